@@ -1,0 +1,1 @@
+"""From public layouts and synthesis to one canonical row (see `data.rows`)."""

@@ -1,0 +1,1 @@
+"""Held-out evaluation of every stage's model, and the report that shows it."""

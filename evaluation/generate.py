@@ -1,0 +1,55 @@
+"""Greedy verdicts from a local checkpoint, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import PreTrainedModel, ProcessorMixin
+
+from training.model import vision_token_ids
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the model wrote, and whether it was cut off at the token limit."""
+
+    text: str
+    truncated: bool
+
+
+@torch.inference_mode()
+def generate(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    messages: Sequence[list[dict[str, Any]]],
+    images: Sequence[Sequence[Image.Image]],
+    max_new_tokens: int,
+) -> list[Completion]:
+    """The greedy completion of each chat, `images[i]` filling the placeholders of `messages[i]`; one batch, padded left."""
+    model.eval()
+    texts = processor.apply_chat_template(list(messages), add_generation_prompt=True)
+    inputs = processor(text=texts, images=[list(group) for group in images], padding=True, return_tensors="pt")
+    inputs = inputs.to(model.device)
+    out = model.generate(
+        **inputs,
+        do_sample=False,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        max_new_tokens=max_new_tokens,
+        suppress_tokens=vision_token_ids(processor),
+    )
+    new = out[:, inputs["input_ids"].shape[1] :]
+    ends = torch.isin(new, torch.tensor([processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id])).any(dim=1)
+    decoded = processor.batch_decode(new, skip_special_tokens=True)
+    return [Completion(text, not ended) for text, ended in zip(decoded, ends.tolist(), strict=True)]
+
+
+def in_batches(count: int, size: int) -> Iterator[range]:
+    """Index ranges of at most `size` that cover `count` items."""
+    for start in range(0, count, size):
+        yield range(start, min(start + size, count))

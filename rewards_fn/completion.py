@@ -1,0 +1,76 @@
+"""From what a trainer hands over to numbers that a reward can trust: texts, verdicts, finite numbers, boxes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from verdict import ParseFailure, Task, Verdict, parse
+
+Completion = str | Sequence[Mapping[str, Any]]
+Box = tuple[float, float, float, float]
+
+
+def text_of(completion: Completion) -> str:
+    """The text of a completion: itself, or the contents of a TRL message list (strings or typed parts) joined."""
+    if isinstance(completion, str):
+        return completion
+    parts = []
+    for message in completion:
+        content = message.get("content")
+        if isinstance(content, str):
+            parts.append(content)
+        else:
+            parts += [part["text"] for part in content or () if isinstance(part.get("text"), str)]
+    return "".join(parts)
+
+
+# Three rewards look at the same completion one after another: parse it once. Sized for a large generation batch.
+@lru_cache(maxsize=4096)
+def _parsed(text: str, task: Task) -> Verdict | None:
+    try:
+        return parse(text, task)
+    except ParseFailure:
+        return None
+
+
+def verdict_of(completion: Completion, task: Task) -> Verdict | None:
+    """The completion's verdict by the strict parser; None where it is unparsed. The verdict is shared: do not change it."""
+    return _parsed(text_of(completion), task)
+
+
+def finite(value: Any) -> float | None:
+    """`value` as a float if it is a JSON number that is finite as one, else None (booleans and strings are no numbers)."""
+    if type(value) is float:
+        return value if math.isfinite(value) else None
+    if type(value) is int:
+        try:
+            return float(value)
+        except OverflowError:
+            return None
+    return None
+
+
+def box_of(region: Any) -> Box | None:
+    """A region's box if it is well formed: four finite numbers in 0..1000 with x1 < x2 and y1 < y2; else None."""
+    corners = region.get("bbox_2d") if isinstance(region, dict) else None
+    if not isinstance(corners, list) or len(corners) != 4:
+        return None
+    numbers = [finite(corner) for corner in corners]
+    x1, y1, x2, y2 = numbers
+    if x1 is None or y1 is None or x2 is None or y2 is None:
+        return None
+    return (x1, y1, x2, y2) if 0 <= x1 < x2 <= 1000 and 0 <= y1 < y2 <= 1000 else None
+
+
+def scores_of(verdict: Verdict, score_range: tuple[float, float]) -> tuple[float, float] | None:
+    """The verdict's two scores if they are two finite numbers within `score_range`, else None."""
+    if len(verdict.score) != 2:
+        return None
+    low, high = score_range
+    first, second = finite(verdict.score[0]), finite(verdict.score[1])
+    if first is None or second is None or not (low <= first <= high and low <= second <= high):
+        return None
+    return first, second

@@ -1,0 +1,80 @@
+"""Measures a base checkpoint: `python -m tiny_base.measure`. How well it grounds, and that it knows nothing of verdicts.
+
+Grounding IoU: mean over questions about a thing that is there of the IoU of the box in the answer (0 where there is none).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from data.images import fit
+from data.rows import prompt_messages
+from data.synthetic.generate import group_rows
+from evaluation.generate import generate, in_batches
+from rewards_fn import box_iou, format
+from rewards_fn.box_iou import iou
+from tiny_base.__main__ import CHECKPOINT, chat
+from tiny_base.grounding import conversation
+from tiny_base.model import SIDE, SPEC
+from training.model import load_model, load_processor
+
+# Conversations and groups that no training run sees.
+SEED = 1_000_003
+BOX = re.compile(r"from (\d+) (\d+) to (\d+) (\d+)")
+
+
+def grounding(model, processor, count: int, batch: int) -> dict[str, float]:
+    """Mean grounding IoU over the first question of each of `count` conversations, by number of pictures."""
+    asked = [conversation(SEED, number, SIDE) for number in range(count)]
+    asked = [talk for talk in asked if talk.boxes[0] is not None]
+    found: dict[str, list[float]] = {"one picture": [], "two pictures": []}
+    for places in in_batches(len(asked), batch):
+        talks = [asked[place] for place in places]
+        answers = generate(model, processor, [chat(t, 0) for t in talks], [t.images for t in talks], 60)
+        for talk, answer in zip(talks, answers, strict=True):
+            numbers = BOX.search(answer.text)
+            box = tuple(float(number) for number in numbers.groups()) if numbers else (0.0, 0.0, 0.0, 0.0)
+            kind = "one picture" if len(talk.images) == 1 else "two pictures"
+            found[kind].append(iou(box, tuple(map(float, talk.boxes[0] or ()))))
+    return {kind: sum(values) / len(values) for kind, values in found.items()}
+
+
+def verdicts(model, processor, groups: int, batch: int) -> dict[str, float]:
+    """Share of valid verdicts and mean box IoU (rows with a true region) on the verdict prompts of `groups` groups."""
+    rows = [row for number in range(groups) for row in group_rows(SEED, number, SIDE)]
+    texts: list[str] = []
+    for places in in_batches(len(rows), batch):
+        part = [rows[place] for place in places]
+        messages = [prompt_messages(row["task"], row["instruction"], SPEC) for row in part]
+        images = [[fit(image, SPEC.pixels) for image in row["images"]] for row in part]
+        texts += [c.text for c in generate(model, processor, messages, images, SPEC.max_new_tokens)]
+    reference, task = [row["reference"] for row in rows], [row["task"] for row in rows]
+    valid = format(texts, task)
+    boxes = [
+        value
+        for value, truth in zip(box_iou(texts, reference, task), reference, strict=True)
+        if value is not None and truth["edit_region"]
+    ]
+    return {"valid": sum(value == 1.0 for value in valid) / len(valid), "box IoU": sum(boxes) / len(boxes)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=CHECKPOINT, help="checkpoint folder (default: the repository's)")
+    parser.add_argument(
+        "--conversations", type=int, default=600, help="how many are asked about (default: %(default)s)"
+    )
+    parser.add_argument("--groups", type=int, default=12, help="groups of verdict prompts (default: %(default)s)")
+    arguments = parser.parse_args()
+    model, processor = load_model(str(arguments.model), None, None), load_processor(str(arguments.model), SPEC)
+    print(f"parameters: {model.num_parameters():,}")
+    for kind, value in grounding(model, processor, arguments.conversations, 64).items():
+        print(f"grounding IoU, {kind}: {value:.3f}")
+    for name, value in verdicts(model, processor, arguments.groups, 48).items():
+        print(f"verdict prompts, {name}: {value:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""First part of the pretraining: the vision tower learns, token by token, which thing is there and where its box is.
+
+From random weights a language model this small does not find out within thousands of steps that its pictures matter. A
+linear head on every merged token (thrown away afterwards) tells the tower directly; the sentences then have it easy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import IterableDataset
+from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
+
+from data.synthetic.degrade import LOSS_PER_LEVEL, degrade
+from data.synthetic.generate import random_group
+from data.synthetic.scene import COLOURS, SHAPES, Scene, draw_scene
+
+# Targets of a token: colour and shape (0: no thing), then x1, y1, x2, y2 in pixels.
+CLASSES = (len(COLOURS) + 1, len(SHAPES) + 1)
+IGNORED = -100
+
+
+def token_targets(scene: Scene, cell: int) -> np.ndarray:
+    """(tokens, 6) integer targets in reading order: of the thing that covers most of a token's `cell` x `cell` pixels."""
+    width, height = scene.size
+    targets = []
+    for top in range(0, height, cell):
+        for left in range(0, width, cell):
+            best, most = [0, 0, *[IGNORED] * 4], 0
+            for thing in scene.things:
+                x1, y1, x2, y2 = thing.box
+                shared = max(0, min(x2, left + cell) - max(x1, left)) * max(0, min(y2, top + cell) - max(y1, top))
+                if shared > most:
+                    most = shared
+                    best = [list(COLOURS).index(thing.colour) + 1, SHAPES.index(thing.shape) + 1, *thing.box]
+            targets.append(best)
+    return np.array(targets)
+
+
+class ScenesWithTargets(IterableDataset):
+    """Endless batches of (pixel values, image grids, token targets), half of the pictures damaged."""
+
+    def __init__(self, processor: Qwen3VLProcessor, batch: int, side: int, seed: int) -> None:
+        self.processor, self.batch, self.side, self.seed = processor, batch, side, seed
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        rng = np.random.default_rng([self.seed, 2])
+        images = self.processor.image_processor
+        while True:
+            scenes = [c.scene for _ in range(self.batch // 4) for c in random_group(rng, self.side, None)[2]]
+            pictures = [draw_scene(scene) for scene in scenes]
+            for place in range(0, len(pictures), 2):
+                kind = str(rng.choice(list(LOSS_PER_LEVEL)))
+                pictures[place] = degrade(pictures[place], kind, int(rng.integers(1, 5)), rng)
+            inputs = images(images=pictures, return_tensors="pt")
+            targets = np.concatenate([token_targets(scene, images.patch_size * images.merge_size) for scene in scenes])
+            yield inputs["pixel_values"], inputs["image_grid_thw"], torch.from_numpy(targets)
+
+
+class TokenHead(nn.Module):
+    """Linear read-out of a merged token's targets."""
+
+    def __init__(self, hidden: int, side: int) -> None:
+        super().__init__()
+        self.sizes = (*CLASSES, *[side + 1] * 4)
+        self.linear = nn.Linear(hidden, sum(self.sizes))
+
+    def loss(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy over the six targets; `tokens` (n, hidden), `targets` (n, 6)."""
+        parts = self.linear(tokens).split(self.sizes, dim=-1)
+        losses = [
+            nn.functional.cross_entropy(part, targets[:, place], ignore_index=IGNORED)
+            for place, part in enumerate(parts)
+        ]
+        return torch.stack(losses).mean()
+
+
+def spread_positions(model: Qwen3VLForConditionalGeneration) -> None:
+    """Starts the position embeddings as sines and cosines of x and y, as strong as the patches' own content."""
+    weight = model.model.visual.pos_embed.weight
+    side, quarter = math.isqrt(weight.shape[0]), weight.shape[1] // 4
+    angles = torch.arange(side)[:, None] / side * torch.linspace(0.5, 4, quarter)[None] * math.pi
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+    grid = torch.cat([waves[:, None].expand(side, side, -1), waves[None].expand(side, side, -1)], dim=-1)
+    with torch.no_grad():
+        weight.copy_(0.7 * grid.reshape(side * side, -1))

@@ -1,0 +1,59 @@
+"""The model a stage trains: loaded with its processor on the spec's pixels, adapted on the language model only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+
+from pipeline.errors import UserError
+from verdict import Spec
+
+# Tokens that stand for pixels: sampled, they would break the rope index and the match of images to placeholders.
+VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
+
+
+def load_processor(name: str, spec: Spec) -> ProcessorMixin:
+    """The checkpoint's processor with the spec's pixel limits, padding on the left.
+
+    Raises UserError where there is none, or where its patches do not fit the spec's sides.
+    """
+    try:
+        processor = AutoProcessor.from_pretrained(name, padding_side="left")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{name}: no processor there: {' '.join(str(error).split())[:200]}") from None
+    images = processor.image_processor
+    side = images.patch_size * images.merge_size
+    if side != spec.pixels.multiple:
+        raise UserError(f"{name}: patches of {side} pixels do not fit pixels.multiple {spec.pixels.multiple} of the spec")
+    images.size = {"shortest_edge": spec.pixels.min, "longest_edge": spec.pixels.max}
+    return processor
+
+
+def load_model(name: str, dtype: str | None, attention: str | None) -> PreTrainedModel:
+    """The image-text-to-text model `name`, a folder or a Hub id. Raises UserError where it cannot be loaded."""
+    if not Path(name).is_dir() and (name.startswith(("/", ".")) or name.count("/") != 1):
+        raise UserError(f"{name}: no such checkpoint folder, and no Hub name")
+    try:
+        return AutoModelForImageTextToText.from_pretrained(
+            name, dtype=dtype if dtype == "auto" else getattr(torch, dtype or "float32"), attn_implementation=attention
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"{name}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+
+
+def vision_token_ids(processor: ProcessorMixin) -> list[int]:
+    """Ids of VISION_TOKENS, to be suppressed while generating."""
+    return [processor.tokenizer.convert_tokens_to_ids(token) for token in VISION_TOKENS]
+
+
+def trained_parameters(model: torch.nn.Module) -> int:
+    """How many parameters will be trained. Raises UserError for none, and for a LoRA that reached the vision tower."""
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if not names:
+        raise UserError("nothing would be trained: set use_peft and lora_target_modules, or train all parameters")
+    adapted = [name for name in names if "visual" in name and "lora_" in name]
+    if adapted:
+        raise UserError(f"lora_target_modules reaches the vision tower: {adapted[0]}; name language-model modules only")
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -1,0 +1,62 @@
+"""The shape of a verdict: its tasks, keys, tags, and how a reference is written out as a completion."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Task = Literal["sc", "pq"]
+TASKS: tuple[Task, ...] = ("sc", "pq")
+
+# The keys of a task's JSON object, in the order in which they must come.
+KEYS: dict[str, tuple[str, ...]] = {"sc": ("edit_region", "reasoning", "score"), "pq": ("reasoning", "score")}
+
+# Tags are plain text and no tokens of their own: TRL's GRPO decodes with `skip_special_tokens=True`, which would
+# remove special tokens before a reward could see them.
+GLOBAL_TAG = "<|global|>"
+TAG = re.compile(r"<\|(?:bbox_([0-9]{1,9})|global)\|>")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A parsed verdict. Everything inside is as the model wrote it: types and ranges are judged by the `format` reward.
+
+    `edit_region` is None for `pq`, else the list found; `score` is the list found.
+    """
+
+    task: Task
+    edit_region: list[Any] | None
+    reasoning: str
+    score: list[Any]
+
+
+def cited(reasoning: str) -> list[int]:
+    """The ids of the `<|bbox_ID|>` tags in `reasoning`, in order, repeats kept."""
+    return [int(match.group(1)) for match in TAG.finditer(reasoning) if match.group(1) is not None]
+
+
+def _number(value: float) -> float | int:
+    """`value` as an int where it is whole, so that 25.0 is written 25."""
+    return int(value) if float(value).is_integer() else value
+
+
+def render(task: Task, reference: Mapping[str, Any]) -> str:
+    """A reference written as the completion that a perfect model would give: one JSON object, keys in the task's order.
+
+    `reference`: {"edit_region": list of {"id", "label", "bbox_2d"}, "reasoning": str, "score": [float, float]}.
+    Raises ValueError where a key that the task needs is missing or null.
+    """
+    verdict: dict[str, Any] = {}
+    for key in KEYS[task]:
+        value = reference.get(key)
+        if value is None:
+            raise ValueError(f"a {task} verdict needs {key!r}, and this reference has none")
+        if key == "edit_region":
+            value = [{"id": r["id"], "label": r["label"], "bbox_2d": [_number(x) for x in r["bbox_2d"]]} for r in value]
+        elif key == "score":
+            value = [_number(x) for x in value]
+        verdict[key] = value
+    return json.dumps(verdict, ensure_ascii=False)
