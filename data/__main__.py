@@ -40,9 +40,7 @@ def main() -> None:
     )
     parser.add_argument("--config", type=Path, required=True, help="the recipe's data.yaml")
     parser.add_argument("--output_dir", type=Path, help="where to write (default: the recipe's)")
-    parser.add_argument(
-        "--fresh", action="store_true", help="start over"
-    )
+    parser.add_argument("--fresh", action="store_true", help="start over")
     arguments = parser.parse_args()
     overrides = {"output_dir": arguments.output_dir} if arguments.output_dir else {}
     recipe = load_model(arguments.config, DataRecipe, overrides)

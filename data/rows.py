@@ -4,7 +4,8 @@ id         str, unique
 task       "sc" | "pq"
 instruction str
 images     list of Image, source first (`pq`: the edited image alone)
-reference  edit_region: list of {id, label, bbox_2d} ([]: nothing was edited, null: unknown), score: 2 floats, reasoning: str | null
+reference  edit_region: list of {id, label, bbox_2d} ([]: nothing was edited, null: unknown)
+           score: 2 floats; reasoning: str | null
 group      str | null, shared by the candidates of one source and instruction
 source     the dataset it came from
 """
@@ -84,19 +85,21 @@ def completion_messages(task: Task, reference: Mapping[str, Any]) -> list[dict[s
 
 
 def for_training(rows: Dataset, spec: Spec, completions: bool) -> Dataset:
-    """Canonical rows with a `prompt` column, and a `completion` one if asked for: what TRL's trainers take.
+    """Canonical rows with a `prompt` column, and with `completion` and `length` (in characters, for grouping) if asked for.
 
-    Raises UserError where a completion is asked for and a row's reference cannot be written as one.
+    This is what TRL's trainers take. Raises UserError where a row's reference cannot be written as a completion.
     """
 
     def messages(identity: str, task: Task, instruction: str, reference: Mapping[str, Any]) -> dict[str, Any]:
-        made: dict[str, Any] = {"prompt": prompt_messages(task, instruction, spec)}
-        if completions:
-            try:
-                made["completion"] = completion_messages(task, reference)
-            except ValueError as error:
-                raise UserError(f"row {identity!r} cannot be trained on: {error}") from None
-        return made
+        prompt = prompt_messages(task, instruction, spec)
+        if not completions:
+            return {"prompt": prompt}
+        try:
+            completion = completion_messages(task, reference)
+        except ValueError as error:
+            raise UserError(f"row {identity!r} cannot be trained on: {error}") from None
+        length = len(spec.prompt(task, instruction)) + len(completion[0]["content"][0]["text"])
+        return {"prompt": prompt, "completion": completion, "length": length}
 
     columns = ["id", "task", "instruction", "reference"]
     return rows.map(messages, input_columns=columns, desc="prompts", keep_in_memory=True)

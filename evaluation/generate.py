@@ -44,7 +44,9 @@ def generate(
         suppress_tokens=vision_token_ids(processor),
     )
     new = out[:, inputs["input_ids"].shape[1] :]
-    ends = torch.isin(new, torch.tensor([processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id])).any(dim=1)
+    ends = torch.isin(new, torch.tensor([processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id])).any(
+        dim=1
+    )
     decoded = processor.batch_decode(new, skip_special_tokens=True)
     return [Completion(text, not ended) for text, ended in zip(decoded, ends.tolist(), strict=True)]
 

@@ -1,7 +1,7 @@
 """The merge stage, and its verification alone.
 
-    python -m export merge --base runs/tiny/sft/merged --adapter runs/tiny/grpo/adapter --output_dir runs/tiny/merge
-    python -m export verify runs/tiny/merge --base runs/tiny/sft/merged --adapter runs/tiny/grpo/adapter
+python -m export merge --base runs/tiny/sft/merged --adapter runs/tiny/grpo/adapter --output_dir runs/tiny/merge
+python -m export verify runs/tiny/merge --base runs/tiny/sft/merged --adapter runs/tiny/grpo/adapter
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def failed_checks(verdict: Verdict) -> list[str]:
     return [check.__name__ for check, _ in CHECKS[verdict.task] if not check(verdict)]
 
 
-def format(completions: Sequence[Completion], task: Sequence[Task], **kwargs: Any) -> list[float | None]:  # noqa: A001
+def format(completions: Sequence[Completion], task: Sequence[Task], **kwargs: Any) -> list[float | None]:
     """The weighted share of CHECKS that each completion passes, 0..1: 0 where it is unparsed, exactly 1.0 where valid."""
     rewards: list[float | None] = []
     for completion, kind in zip(completions, task, strict=True):

@@ -33,7 +33,9 @@ def make_trainer(args: SFTConfig, model_args: ModelConfig, data: Path) -> SFTTra
     # TRL's loss takes the number of items and needs nothing of the model's.
     trainer.model_accepts_loss_kwargs = True
     count = trained_parameters(trainer.model)
-    print(f"attention: {model.config._attn_implementation}; training {count:,} of {model.num_parameters():,} parameters")
+    print(
+        f"attention: {model.config._attn_implementation}; training {count:,} of {model.num_parameters():,} parameters"
+    )
     return trainer
 
 

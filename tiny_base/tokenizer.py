@@ -1,4 +1,4 @@
-"""The tiny base's tokenizer: a byte-level BPE with Qwen's splitting rule and Qwen's special tokens, trained on our own sentences."""
+"""The tiny base's tokenizer: a byte-level BPE with Qwen's splitting rule and special tokens, trained on our own sentences."""
 
 from __future__ import annotations
 

@@ -20,9 +20,7 @@ class SpecBesideCheckpoints(TrainerCallback):
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         if state.is_world_process_zero:
             save_spec(self.spec, Path(args.output_dir) / f"checkpoint-{state.global_step}")
 

@@ -26,7 +26,9 @@ def load_processor(name: str, spec: Spec) -> ProcessorMixin:
     images = processor.image_processor
     side = images.patch_size * images.merge_size
     if side != spec.pixels.multiple:
-        raise UserError(f"{name}: patches of {side} pixels do not fit pixels.multiple {spec.pixels.multiple} of the spec")
+        raise UserError(
+            f"{name}: patches of {side} pixels do not fit pixels.multiple {spec.pixels.multiple} of the spec"
+        )
     images.size = {"shortest_edge": spec.pixels.min, "longest_edge": spec.pixels.max}
     return processor
 

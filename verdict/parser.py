@@ -11,7 +11,7 @@ import json_repair
 from verdict.schema import KEYS, Task, Verdict
 
 
-class ParseFailure(ValueError):
+class ParseFailure(ValueError):  # noqa: N818 - the name of the contract
     """The completion is no verdict; the message says why."""
 
 

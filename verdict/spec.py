@@ -15,18 +15,15 @@ FILE_NAME = "verdict.json"
 VERSION = 1
 
 SC_PROMPT = """The first picture is the source. The second picture is the result of this editing instruction: $instruction
-Judge the edit: find every region that was changed, reason about what happened there, then score. Answer with one JSON \
-object and nothing else, with these keys in this order:
-"edit_region": a list of {"id", "label", "bbox_2d"}, empty if nothing was edited. Ids count from 0. "bbox_2d" is \
-[x1, y1, x2, y2] in the second picture, from 0 to 1000, origin top left.
-"reasoning": a text that writes <|bbox_ID|> before it describes the region with that id, and <|global|> before the \
-overall assessment.
-"score": [success, over-editing], each from $low to $high. Success: how much of the instruction was done. Over-editing: \
-$high if nothing else was changed, $low if it is a different scene."""
+Judge the edit. Answer with one JSON object and nothing else, with these keys in this order:
+"edit_region": a list of {"id", "label", "bbox_2d"} of every region that was changed, ids from 0, "bbox_2d" as \
+[x1, y1, x2, y2] from 0 to 1000 in the second picture; empty if nothing was edited.
+"reasoning": a text that writes <|bbox_ID|> before it describes a region, and <|global|> before the overall assessment.
+"score": [success, over-editing], each from $low to $high; over-editing is $high if nothing else was changed."""
 
 PQ_PROMPT = """The picture is the result of this editing instruction: $instruction
-Judge only how good the picture looks. Answer with one JSON object and nothing else, with these keys in this order:
-"reasoning": a text about how natural the picture is and which artifacts it shows.
+Judge how good it looks. Answer with one JSON object and nothing else, with these keys in this order:
+"reasoning": a text about how natural the picture is.
 "score": [naturalness, artifacts], each from $low to $high, where $high is natural and free of artifacts."""
 
 

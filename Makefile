@@ -1,0 +1,63 @@
+# Every verb a user needs. `make` alone lists them.
+RECIPE ?= tiny
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+RECIPES := recipes/$(RECIPE)
+RUN := runs/$(RECIPE)
+fresh := $(if $(FRESH),--fresh)
+fresh_flag := $(if $(FRESH),--fresh true)
+# On a CPU, blocks that generation frees and takes again at every token are kept instead of given back to the system.
+export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
+export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
+export TOKENIZERS_PARALLELISM ?= false
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo data sft grpo merge eval report test test-slow test-all lint
+
+help: ## list the verbs
+	@echo "make VERB [RECIPE=tiny] [FRESH=1]"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(PY) -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[train,dev]'
+	@touch $@
+
+setup: $(VENV)/ready ## set up .venv (every other verb does it when needed)
+
+demo: $(VENV)/ready ## the whole pipeline: data, sft, grpo, merge, eval, report
+	@for stage in data sft grpo merge eval report; do \
+		echo "== $$stage"; $(MAKE) --no-print-directory $$stage RECIPE=$(RECIPE) FRESH=$(FRESH) || exit 1; done
+
+data: $(VENV)/ready ## make the rows of every split and the spec
+	@$(PY) -m data --config $(RECIPES)/data.yaml $(fresh)
+
+sft: $(VENV)/ready ## stage 1: LoRA on reasoning traces, ends in merged weights
+	@$(PY) -m sft --config $(RECIPES)/sft.yaml $(fresh_flag)
+
+grpo: $(VENV)/ready ## stage 2: GRPO on verifiable rewards
+	@$(PY) -m grpo --config $(RECIPES)/grpo.yaml $(fresh_flag)
+
+merge: $(VENV)/ready ## merge stage 2's adapter, and verify the result
+	@$(PY) -m export merge --base $(RUN)/sft/merged --adapter $(RUN)/grpo/adapter --output_dir $(RUN)/merge $(fresh)
+
+eval: $(VENV)/ready ## held-out verdicts of the base, both stages and the merge
+	@$(PY) -m evaluation heldout --config $(RECIPES)/eval.yaml $(fresh)
+
+report: $(VENV)/ready ## the held-out table, heldout.json and the HTML page
+	@$(PY) -m evaluation report --config $(RECIPES)/eval.yaml
+
+test: $(VENV)/ready ## the tests that are not marked slow
+	@$(PY) -m pytest -m "not slow"
+
+test-slow: $(VENV)/ready ## the tests marked slow: whole stages, killed and resumed
+	@$(PY) -m pytest -m slow
+
+test-all: $(VENV)/ready ## every test
+	@$(PY) -m pytest
+
+lint: $(VENV)/ready ## ruff and mypy
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

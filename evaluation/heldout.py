@@ -1,0 +1,54 @@
+"""The held-out verdicts of one model, one JSON line each, as they come: a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from peft import PeftModel
+from tqdm import tqdm
+
+from data.rows import prompt_messages
+from evaluation.generate import generate, in_batches
+from training.model import load_model, load_processor
+from verdict import Spec
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """The verdicts in `file`; a last line that was cut off by a kill is dropped from the file too."""
+    if not file.exists():
+        return []
+    whole = file.read_bytes()
+    kept = whole[: whole.rfind(b"\n") + 1]
+    if kept != whole:
+        file.write_bytes(kept)
+    return [json.loads(line) for line in kept.decode().splitlines()]
+
+
+def write_verdicts(
+    name: str, weights: str, adapter: Path | None, rows: Dataset, spec: Spec, batch_size: int, file: Path
+) -> None:
+    """Appends the greedy verdict of every row that `file` lacks, longest prompts first, synced to disk per batch."""
+    done = {line["id"] for line in read_lines(file)}
+    order = sorted(range(len(rows)), key=lambda place: rows[place]["task"] == "pq")
+    left = [place for place, identity in enumerate(rows["id"]) if identity not in done]
+    left = [place for place in order if place in set(left)]
+    if not left:
+        return
+    model, processor = load_model(weights, None, None), load_processor(weights, spec)
+    if adapter is not None:
+        model = PeftModel.from_pretrained(model, str(adapter))
+    with file.open("a") as out, tqdm(total=len(rows), initial=len(done), desc=f"verdicts of {name}", unit="row") as bar:
+        for places in in_batches(len(left), batch_size):
+            part = [rows[left[place]] for place in places]
+            messages = [prompt_messages(row["task"], row["instruction"], spec) for row in part]
+            said = generate(model, processor, messages, [row["images"] for row in part], spec.max_new_tokens)
+            for row, completion in zip(part, said, strict=True):
+                line = {"id": row["id"], "completion": completion.text, "truncated": completion.truncated}
+                out.write(json.dumps(line, ensure_ascii=False) + "\n")
+            out.flush()
+            os.fsync(out.fileno())
+            bar.update(len(part))

@@ -1,0 +1,1 @@
+"""Stage 2: GRPO on rule-based verifiable rewards."""

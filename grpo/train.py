@@ -1,0 +1,77 @@
+"""One run of stage 2: rows without answers in, an adapter that earns more reward out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from trl import GRPOConfig, GRPOTrainer, ModelConfig, get_peft_config
+
+from data.rows import for_training, load_rows
+from grpo.samples import SamplePages
+from grpo.spread import flat_groups
+from rewards_fn.load import Reward
+from training.checkpoints import SpecBesideCheckpoints, last_whole_checkpoint
+from training.model import load_model, load_processor, trained_parameters, vision_token_ids
+from verdict import load_spec
+
+
+class LoggingGRPOTrainer(GRPOTrainer):
+    """TRL's trainer, which also keeps the newest rollout for `SamplePages` and logs the share of groups without spread.
+
+    The share is per reward and for their weighted sum; TRL's own `frac_reward_zero_std` looks at the whole batch under
+    `normalize_then_sum`.
+    """
+
+    rollout: Sequence[tuple[dict[str, Any], Any, list[float | None]]] = ()
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, *args: Any) -> torch.Tensor:
+        # Of all processes, in order, so that groups are in one piece; this process's rows come first on the main one.
+        rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, *args)
+        values = [[None if math.isnan(value) else value for value in row] for row in rewards.tolist()]
+        self.rollout = list(zip(inputs, completions, values, strict=False))
+        mode = "train" if self.model.training else "eval"
+        size = self.num_generations if mode == "train" else self.num_generations_eval
+        weights = self.reward_weights.to(rewards.device)
+        for name, share in flat_groups(rewards, weights, self.reward_func_names, size).items():
+            self._metrics[mode][f"flat_groups/{name}"].append(share)
+        return rewards
+
+
+def make_trainer(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward], data: Path) -> LoggingGRPOTrainer:
+    """The trainer, ready to run: prompts, pixels and length limit from the spec beside the weights."""
+    name = model_args.model_name_or_path
+    spec = load_spec(Path(name))
+    args.max_completion_length = spec.max_new_tokens
+    processor = load_processor(name, spec)
+    # This replaces TRL's own suppression of the image token, which is among these.
+    args.generation_kwargs = {**(args.generation_kwargs or {}), "suppress_tokens": vision_token_ids(processor)}
+    model = load_model(name, model_args.dtype, model_args.attn_implementation)
+    rows = for_training(load_rows(data / "rl.parquet", spec), spec, completions=False)
+    trainer = LoggingGRPOTrainer(
+        model=model,
+        reward_funcs=list(rewards),
+        args=args,
+        train_dataset=rows.select_columns(["id", "task", "instruction", "prompt", "images", "reference"]),
+        processing_class=processor,
+        peft_config=get_peft_config(model_args),
+        callbacks=[SpecBesideCheckpoints(spec)],
+    )
+    trainer.add_callback(SamplePages(trainer))
+    count = trained_parameters(trainer.model)
+    print(
+        f"attention: {model.config._attn_implementation}; training {count:,} of {model.num_parameters():,} parameters"
+    )
+    return trainer
+
+
+def train(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward], data: Path) -> None:
+    """Trains from the last whole checkpoint or from the start, and saves the adapter."""
+    output = Path(args.output_dir)
+    trainer = make_trainer(args, model_args, rewards, data)
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(output))
+    trainer.save_state()
+    trainer.save_model(str(output / "adapter"))

@@ -1,0 +1,183 @@
+"""The rewards on cases computed by hand, and their properties on any completion."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rewards_fn import box_iou, format, load_rewards, score_agreement, weighted_mean
+from rewards_fn.box_iou import iou, matched_iou
+from rewards_fn.form import CHECKS, failed_checks
+from verdict import parse
+
+REFERENCE = {
+    "edit_region": [{"id": 0, "label": "cup", "bbox_2d": [0, 0, 100, 100]}],
+    "score": [20.0, 10.0],
+    "reasoning": "<|bbox_0|> the cup is red. <|global|> it was done well.",
+}
+
+
+def said(regions=None, reasoning=REFERENCE["reasoning"], score=(20, 10)):
+    regions = REFERENCE["edit_region"] if regions is None else regions
+    return json.dumps({"edit_region": regions, "reasoning": reasoning, "score": list(score)})
+
+
+def region(*box, number=0):
+    return {"id": number, "label": "x", "bbox_2d": list(box)}
+
+
+def one(reward, completion, reference=REFERENCE, task="sc", **keywords):
+    return reward(completions=[completion], reference=[reference], task=[task], prompts=["unused"], **keywords)[0]
+
+
+def test_box_iou_by_hand():
+    assert one(box_iou, said()) == 1.0
+    # half the box found: 5,000 of 10,000
+    assert one(box_iou, said([region(0, 0, 50, 100)])) == 0.5
+    # a second box halves the credit, wherever it is
+    assert one(box_iou, said([region(0, 0, 100, 100), region(500, 500, 600, 600, number=1)])) == 0.5
+    assert one(box_iou, said([region(0, 0, 100, 100), region(9, 9, 5, 5, number=1)])) == 0.5
+    assert one(box_iou, said([])) == 0.0
+    assert one(box_iou, "no verdict") == 0.0
+    empty = {**REFERENCE, "edit_region": []}
+    assert one(box_iou, said([]), empty) == 1.0
+    assert one(box_iou, said(), empty) == 0.0
+
+
+def test_box_iou_does_not_apply_without_known_regions():
+    assert one(box_iou, said(), {**REFERENCE, "edit_region": None}) is None
+    assert one(box_iou, '{"reasoning": "x", "score": [1, 2]}', {**REFERENCE, "edit_region": None}, task="pq") is None
+
+
+def test_score_agreement_by_hand():
+    assert one(score_agreement, said()) == 1.0
+    assert math.isclose(one(score_agreement, said(score=(15, 10))), 1 - 0.5 * 5 / 25)
+    assert math.isclose(one(score_agreement, said(score=(15, 10)), weights=(1.0, 0.0)), 1 - 5 / 25)
+    gaussian = one(score_agreement, said(score=(17, 10)), kernel="gaussian", sigma=3)
+    assert math.isclose(gaussian, 0.5 * math.exp(-0.5) + 0.5)
+    laplace = one(score_agreement, said(score=(17, 10)), kernel="laplace", sigma=3)
+    assert math.isclose(laplace, 0.5 * math.exp(-1) + 0.5)
+    for score in ([20], [20, 26], [20, -1], [20, "10"], [20, None], [True, 10], [20, 1e999], [20, 10, 5]):
+        assert one(score_agreement, said(score=score)) == 0.0
+    assert one(score_agreement, "no verdict") == 0.0
+
+
+# completion -> the checks it fails, by name
+FORMS = {
+    said(): [],
+    said([region(0, 0, 9, 9, number=1)]): ["ids_in_order"],
+    said([region(0, 0, 9, 1001)]): ["boxes_well_formed"],
+    said([region(9, 0, 9, 5)]): ["boxes_well_formed"],
+    said([region(0, 0, 9, "9")]): ["boxes_well_formed"],
+    said(["cup"]): ["ids_in_order", "boxes_well_formed"],
+    said(score=(20, 26)): ["two_scores_in_range"],
+    said(score=(20, "5")): ["two_scores_in_range"],
+    said(reasoning="<|global|> it was done well."): ["every_region_cited"],
+    said([], "<|bbox_0|> the cup is red. <|global|> it was done."): ["no_cite_without_region"],
+    said(reasoning="<|bbox_0|> the cup is red."): ["global_there"],
+    said(reasoning="<|bbox_0|> <|global|> it was done well."): ["tags_followed_by_words"],
+    said(reasoning="<|bbox_0|> the cup is red. <|global|>"): ["tags_followed_by_words"],
+}
+
+
+@pytest.mark.parametrize("completion", FORMS)
+def test_format_takes_off_the_weight_of_each_failed_check(completion):
+    assert failed_checks(parse(completion, "sc")) == FORMS[completion]
+    weights = {check.__name__: weight for check, weight in CHECKS["sc"]}
+    expected = 1 - sum(weights[name] for name in FORMS[completion])
+    assert math.isclose(one(format, completion), expected)
+    assert (one(format, completion) == 1.0) == (not FORMS[completion])
+
+
+def test_format_of_pq_wants_no_tags():
+    assert one(format, '{"reasoning": "clean all over", "score": [25, 25]}', task="pq") == 1.0
+    assert one(format, '{"reasoning": "<|global|> clean all over", "score": [25, 25]}', task="pq") < 1.0
+
+
+def test_weights_of_the_checks_are_shares_of_one():
+    for checks in CHECKS.values():
+        assert math.isclose(sum(weight for _, weight in checks), 1.0)
+
+
+def test_message_lists_and_strings_earn_the_same():
+    for content in (said(), [{"type": "text", "text": said()}]):
+        completion = [{"role": "assistant", "content": content}]
+        assert [one(r, completion) for r in (box_iou, score_agreement, format)] == [1.0, 1.0, 1.0]
+
+
+coordinate = st.integers(0, 1000)
+boxes = st.tuples(coordinate, coordinate, coordinate, coordinate).map(
+    lambda b: (float(min(b[0], b[2])), float(min(b[1], b[3])), max(b[0], b[2]) + 1.0, max(b[1], b[3]) + 1.0)
+)
+
+
+@given(boxes, boxes)
+def test_iou_is_symmetric_and_bounded(a, b):
+    assert iou(a, b) == iou(b, a)
+    assert 0.0 <= iou(a, b) <= 1.0
+    assert iou(a, a) == 1.0
+
+
+@given(st.lists(boxes, max_size=5), st.lists(boxes, max_size=5), st.randoms())
+def test_matched_iou_does_not_depend_on_order(predicted, true, random):
+    value = matched_iou(predicted, true)
+    assert 0.0 <= value <= 1.0
+    shuffled = predicted.copy()
+    random.shuffle(shuffled)
+    assert math.isclose(matched_iou(shuffled, true), value, abs_tol=1e-12)
+    # a box that touches no true one never pays
+    assert matched_iou([*predicted, (2000.0, 2000.0, 2001.0, 2001.0)], true) <= value
+    assert matched_iou([*predicted, None], true) <= value
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+)
+
+
+@given(json_values, st.text(max_size=60), json_values)
+def test_rewards_are_total_and_bounded(regions, reasoning, score):
+    completions = [
+        json.dumps({"edit_region": regions, "reasoning": reasoning, "score": score}),
+        json.dumps({"edit_region": [regions], "reasoning": reasoning, "score": [score, score]}),
+        reasoning,
+    ]
+    columns = {"completions": completions, "reference": [REFERENCE] * 3, "task": ["sc"] * 3}
+    for reward in (box_iou, score_agreement, format):
+        for value in reward(**columns):
+            assert isinstance(value, float) and 0.0 <= value <= 1.0
+
+
+def test_white_space_around_tokens_changes_nothing():
+    spread = json.dumps(json.loads(said()), indent=3)
+    assert [one(r, spread) for r in (box_iou, score_agreement, format)] == [1.0, 1.0, 1.0]
+
+
+def test_load_rewards():
+    loaded = load_rewards(["box_iou", {"score_agreement": {"kernel": "gaussian", "sigma": 3}}, "rewards_fn.form:format"])
+    assert [reward.__name__ for reward in loaded] == ["box_iou", "score_agreement", "format"]
+    assert one(loaded[1], said(score=(17, 10))) == one(score_agreement, said(score=(17, 10)), kernel="gaussian")
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (["boxiou"], "known: box_iou, score_agreement, format"),
+        ([], "at least one"),
+        ([3], "neither a name"),
+        ([{"a": {}, "b": {}}], "neither a name"),
+        (["rewards_fn.form:nothing"], "cannot be loaded"),
+        (["nowhere.at_all:x"], "cannot be loaded"),
+    ],
+)
+def test_load_rewards_says_what_is_wrong(entries, message):
+    with pytest.raises(ValueError, match=message):
+        load_rewards(entries)
+
+
+def test_weighted_mean_is_over_what_applies():
+    assert weighted_mean([None, 1.0, 0.5], [2, 1, 1]) == 0.75
+    assert weighted_mean([None], [1]) is None
