@@ -1,0 +1,55 @@
+"""The tiny base, and small real datasets and recipes, for the tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+BASE = ROOT / "tiny_base" / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def tiny_processor():
+    from transformers import AutoProcessor
+
+    return AutoProcessor.from_pretrained(BASE, padding_side="left")
+
+
+def run_stage(*arguments: object, **options):
+    """Runs `python -m ...` from the repository's root as a user would; returns the finished process, output captured."""
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=quiet(), **options)
+
+
+def quiet() -> dict[str, str]:
+    """The environment of a stage in a test: one thread, so that float sums come out alike, and no look at the Hub."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def write_recipe(file: Path, stage: str, **changes: object) -> Path:
+    """The tiny recipe of `stage`, with changes, as a new file; `...` removes a key."""
+    recipe = {**yaml.safe_load((ROOT / "recipes" / "tiny" / f"{stage}.yaml").read_text()), **changes}
+    file.write_text(yaml.safe_dump({key: value for key, value in recipe.items() if value is not ...}))
+    return file
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory) -> Path:
+    """The data stage's output at a size for tests: 6 groups to train on, 2 of every other split."""
+    folder = tmp_path_factory.mktemp("run") / "data"
+    recipe = write_recipe(
+        folder.parent / "data.yaml",
+        "data",
+        output_dir=str(folder),
+        groups={"train": 6, "validation": 1, "rl": 3, "heldout": 2},
+        max_new_tokens=24,
+    )
+    done = run_stage("data", "--config", recipe)
+    assert done.returncode == 0, done.stderr
+    return folder

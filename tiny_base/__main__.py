@@ -26,6 +26,7 @@ from transformers import BatchFeature, Qwen3VLForConditionalGeneration, Qwen3VLP
 from tiny_base.grounding import Conversation, conversation
 from tiny_base.model import SIDE, SPEC, tiny_model, tiny_processor
 from tiny_base.tokenizer import train_tokenizer
+from tiny_base.unseen import seen_tokens, separate_unseen_rows
 from tiny_base.vision import ScenesWithTargets, TokenHead, spread_positions
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
@@ -166,6 +167,7 @@ def train(vision_minutes: float, minutes: float) -> None:
         if elapsed - saved > 300:
             save(model, processor, CHECKPOINT)
             saved = elapsed
+    separate_unseen_rows(model, seen_tokens(tokenizer, SEED, SIDE), SEED)
     save(model, processor, CHECKPOINT)
 
 

@@ -157,7 +157,9 @@ def test_white_space_around_tokens_changes_nothing():
 
 
 def test_load_rewards():
-    loaded = load_rewards(["box_iou", {"score_agreement": {"kernel": "gaussian", "sigma": 3}}, "rewards_fn.form:format"])
+    loaded = load_rewards(
+        ["box_iou", {"score_agreement": {"kernel": "gaussian", "sigma": 3}}, "rewards_fn.form:format"]
+    )
     assert [reward.__name__ for reward in loaded] == ["box_iou", "score_agreement", "format"]
     assert one(loaded[1], said(score=(17, 10))) == one(score_agreement, said(score=(17, 10)), kernel="gaussian")
 

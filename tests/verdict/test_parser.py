@@ -37,7 +37,7 @@ REFUSED = {
     "cut off": (SC[:-4], "sc"),
     "deep": ('{"reasoning": "x", "score": ' + "[" * 20_000 + "]" * 20_000 + "}", "pq"),
     "long integer": ('{"reasoning": "x", "score": [' + "9" * 5_000 + ", 2]}", "pq"),
-    "region no list": (SC.replace('[{"id"', '{"a": [{"id"').replace('4]}]', '4]}]}'), "sc"),
+    "region no list": (SC.replace('[{"id"', '{"a": [{"id"').replace("4]}]", "4]}]}"), "sc"),
     "reasoning no string": ('{"reasoning": 3, "score": [1, 2]}', "pq"),
     "score no list": ('{"reasoning": "x", "score": 12}', "pq"),
 }

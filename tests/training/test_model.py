@@ -1,0 +1,62 @@
+"""What is trained: the language model's projections and nothing of the vision tower."""
+
+import pytest
+import yaml
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForImageTextToText
+
+from pipeline.errors import UserError
+from tests.conftest import BASE, ROOT
+from training.model import load_model, load_processor, trained_parameters, vision_token_ids
+from verdict import Spec
+
+SPEC = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=320)
+
+
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_the_recipes_regex_adapts_exactly_the_language_models_projections(stage):
+    recipe = yaml.safe_load((ROOT / f"recipes/tiny/{stage}.yaml").read_text())
+    model = AutoModelForImageTextToText.from_pretrained(BASE)
+    layers = model.config.text_config.num_hidden_layers
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=recipe["lora_target_modules"][0]))
+    names = {name.split(".lora_")[0] for name, p in adapted.named_parameters() if p.requires_grad}
+    assert len(names) == 7 * layers
+    assert all("language_model" in name for name in names)
+    assert trained_parameters(adapted) == sum(p.numel() for p in adapted.parameters() if p.requires_grad) > 0
+
+
+def test_a_lora_that_reaches_the_vision_tower_is_refused():
+    adapted = get_peft_model(
+        AutoModelForImageTextToText.from_pretrained(BASE), LoraConfig(r=4, target_modules="all-linear")
+    )
+    with pytest.raises(UserError, match="vision tower"):
+        trained_parameters(adapted)
+
+
+def test_nothing_to_train_is_refused():
+    model = AutoModelForImageTextToText.from_pretrained(BASE).requires_grad_(False)
+    with pytest.raises(UserError, match="nothing would be trained"):
+        trained_parameters(model)
+
+
+def test_missing_models_are_named(tmp_path):
+    with pytest.raises(UserError, match="no such checkpoint"):
+        load_model("/nowhere/at/all", None, None)
+    with pytest.raises(UserError, match=str(tmp_path)):
+        load_model(str(tmp_path), None, None)
+    with pytest.raises(UserError, match="no processor"):
+        load_processor(str(tmp_path), SPEC)
+
+
+def test_processor_takes_the_specs_pixels():
+    spec = SPEC.model_copy(update={"pixels": SPEC.pixels.model_copy(update={"max": 1024})})
+    assert load_processor(str(BASE), spec).image_processor.size["longest_edge"] == 1024
+    wrong = SPEC.model_copy(update={"pixels": SPEC.pixels.model_copy(update={"multiple": 32})})
+    with pytest.raises(UserError, match="patches of 16"):
+        load_processor(str(BASE), wrong)
+
+
+def test_vision_tokens_are_single_tokens(tiny_processor):
+    ids = vision_token_ids(tiny_processor)
+    assert len(set(ids)) == 5 and tiny_processor.tokenizer.unk_token_id not in ids
+    assert all(isinstance(token, int) for token in ids)
