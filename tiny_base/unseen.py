@@ -19,7 +19,7 @@ def seen_tokens(tokenizer: Qwen2TokenizerFast, seed: int, side: int) -> set[int]
     texts = [
         text for number in range(CONVERSATIONS) for turn in conversation(seed, number, side).turns for text in turn
     ]
-    ids = {token for words in tokenizer(texts + ["user\n", "assistant\n"])["input_ids"] for token in words}
+    ids = {token for words in tokenizer([*texts, "user\n", "assistant\n"])["input_ids"] for token in words}
     return ids | set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
 
 

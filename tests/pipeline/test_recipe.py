@@ -75,7 +75,7 @@ def test_values_that_trl_would_only_miss_in_the_middle_of_a_run(tmp_path):
 def test_files_that_are_no_mapping_are_named(tmp_path, text):
     file = tmp_path / "recipe.yaml"
     file.write_text(text)
-    with pytest.raises(UserError, match="recipe.yaml"):
+    with pytest.raises(UserError, match=r"recipe\.yaml"):
         read_yaml(file)
     with pytest.raises(UserError, match="no such recipe"):
         read_yaml(tmp_path / "missing.yaml")

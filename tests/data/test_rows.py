@@ -1,0 +1,83 @@
+"""Canonical rows on disk, and the prompts and completions made of them by the real processor."""
+
+import pytest
+
+from data.rows import fault, for_training, load_rows
+from pipeline.errors import UserError
+from verdict import load_spec, parse
+
+GOOD = {
+    "id": "a",
+    "task": "sc",
+    "instruction": "x",
+    "images": [1, 2],
+    "reference": {
+        "edit_region": [{"id": 0, "label": "cup", "bbox_2d": [0, 0, 9, 9]}],
+        "score": [1.0, 2.0],
+        "reasoning": "r",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, None),
+        ({"task": "zz"}, "task 'zz'"),
+        ({"images": [1]}, "1 images where sc needs 2"),
+        ({"reference": {**GOOD["reference"], "score": [1.0, 26.0]}}, "0..25"),
+        ({"reference": {**GOOD["reference"], "score": [1.0]}}, "two numbers"),
+        (
+            {"reference": {**GOOD["reference"], "edit_region": [{"id": 1, "label": "", "bbox_2d": [0, 0, 1, 1]}]}},
+            "id 1",
+        ),
+        (
+            {"reference": {**GOOD["reference"], "edit_region": [{"id": 0, "label": "", "bbox_2d": [5, 0, 1, 1]}]}},
+            "x1 < x2",
+        ),
+        ({"reference": {**GOOD["reference"], "edit_region": None}}, None),
+    ],
+)
+def test_faults(small_data, change, said):
+    found = fault({**GOOD, **change}, load_spec(small_data))
+    assert (found is None) if said is None else said in found
+
+
+def test_rows_come_back_and_split_groups_are_disjoint(small_data):
+    spec = load_spec(small_data)
+    splits = {
+        name: load_rows(small_data / f"{name}.parquet", spec) for name in ("train", "validation", "rl", "heldout")
+    }
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 48, "validation": 8, "rl": 24, "heldout": 16}
+    groups = [set(rows["group"]) for rows in splits.values()]
+    assert sum(map(len, groups)) == len(set.union(*groups))
+    row = splits["train"][0]
+    assert row["images"][0].size == (64, 64) and row["images"][0].mode == "RGB"
+    assert splits["train"][1]["reference"]["edit_region"] is None
+
+
+def test_what_trl_collates_is_the_prompt_with_images_and_the_verdict(small_data, tiny_processor):
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    spec = load_spec(small_data)
+    rows = for_training(load_rows(small_data / "train.parquet", spec), spec, completions=True)
+    collate = DataCollatorForVisionLanguageModeling(tiny_processor, completion_only_loss=True)
+    batch = collate([rows[0], rows[1]])
+    image = tiny_processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    # 64 x 64 pixels, patches of 8 merged 2 x 2: sixteen tokens a picture
+    assert (batch["input_ids"] == image).sum(dim=1).tolist() == [32, 16]
+    for place, row in enumerate((rows[0], rows[1])):
+        labels = batch["labels"][place]
+        said = tiny_processor.tokenizer.decode(labels[labels != -100])
+        assert said.endswith("<|im_end|>\n")
+        verdict = parse(said.removesuffix("<|im_end|>\n"), row["task"])
+        assert verdict.score == row["reference"]["score"]
+
+
+def test_a_reference_without_a_rationale_cannot_be_trained_on(small_data):
+    spec = load_spec(small_data)
+    rows = load_rows(small_data / "validation.parquet", spec)
+    bare = rows.map(lambda r: {"reference": {**r, "reasoning": None}}, input_columns=["reference"])
+    with pytest.raises(UserError, match=r"row 'synthetic-.*reasoning"):
+        for_training(bare, spec, completions=True)
+    assert "completion" not in for_training(bare, spec, completions=False).column_names
