@@ -59,7 +59,7 @@ def score_rows(
     scored = []
     for place, (row, completion) in enumerate(zip(rows, completions, strict=True)):
         verdict = verdict_of(completion, row["task"])
-        values = {name: column[place] for name, column in by_name.items()}
+        values: dict[str, Any] = {name: column[place] for name, column in by_name.items()}
         values["reward"] = weighted_mean([column[place] for column in weighted], weights)
         values["scores"] = None if verdict is None else scores_of(verdict, (0.0, 25.0))
         scored.append(values)
@@ -149,7 +149,7 @@ def interval(sums: GroupSums, samples: int, seed: int, minus: GroupSums | None =
         first = _ratio(parts[0], parts[1], axis)
         return first if minus is None else first - _ratio(parts[2], parts[3], axis)
 
-    data = (sums.numerator, sums.denominator)
+    data: tuple[np.ndarray, ...] = (sums.numerator, sums.denominator)
     mean = sums.mean
     if minus is not None:
         data = (*data, minus.numerator, minus.denominator)

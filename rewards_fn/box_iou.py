@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from rewards_fn.completion import Box, Completion, box_of, verdict_of
+from rewards_fn.completion import Box, Completion, box_of, true_boxes, verdict_of
 from verdict import Task
 
 
@@ -50,14 +50,13 @@ def box_iou(
     """
     rewards: list[float | None] = []
     for completion, truth, kind in zip(completions, reference, task, strict=True):
-        regions = truth["edit_region"]
-        if kind != "sc" or regions is None:
+        if kind != "sc" or truth["edit_region"] is None:
             rewards.append(None)
             continue
         verdict = verdict_of(completion, kind)
         if verdict is None:
             rewards.append(0.0)
             continue
-        true = [tuple(map(float, region["bbox_2d"])) for region in regions]
-        rewards.append(matched_iou([box_of(region) for region in verdict.edit_region or ()], true))
+        predicted = [box_of(region) for region in verdict.edit_region or ()]
+        rewards.append(matched_iou(predicted, true_boxes(truth)))
     return rewards

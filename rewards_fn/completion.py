@@ -53,6 +53,12 @@ def finite(value: Any) -> float | None:
     return None
 
 
+def true_boxes(reference: Mapping[str, Any]) -> list[Box]:
+    """The boxes of a reference's regions, as floats."""
+    corners = [region["bbox_2d"] for region in reference["edit_region"]]
+    return [(float(x1), float(y1), float(x2), float(y2)) for x1, y1, x2, y2 in corners]
+
+
 def box_of(region: Any) -> Box | None:
     """A region's box if it is well formed: four finite numbers in 0..1000 with x1 < x2 and y1 < y2; else None."""
     corners = region.get("bbox_2d") if isinstance(region, dict) else None

@@ -60,7 +60,7 @@ class Batches(IterableDataset):
         """The difficulty by the share of the time that is gone."""
         return bisect.bisect(LEVEL_STARTS, (time.monotonic() - self.start) / self.seconds) - 1
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[BatchFeature]:
         torch.set_num_threads(1)
         for start in itertools.count(step=SORTED_TOGETHER * self.batch):
             level = self.level()
@@ -115,7 +115,8 @@ def fit_by_the_clock(
 ) -> Iterator[float]:
     """Trains `parameters` with AdamW for `seconds`; yields the elapsed time after every step."""
     optimiser = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.98), weight_decay=0.01)
-    start, losses = time.monotonic(), deque(maxlen=100)
+    start = time.monotonic()
+    losses: deque[float] = deque(maxlen=100)
     with tqdm(total=round(seconds), unit="s", desc=title) as progress:
         for step, batch in enumerate(batches):
             elapsed = time.monotonic() - start

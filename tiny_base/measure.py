@@ -9,6 +9,8 @@ import argparse
 import re
 from pathlib import Path
 
+from transformers import PreTrainedModel, ProcessorMixin
+
 from data.images import fit
 from data.rows import prompt_messages
 from data.synthetic.generate import group_rows
@@ -25,7 +27,7 @@ SEED = 1_000_003
 BOX = re.compile(r"from (\d+) (\d+) to (\d+) (\d+)")
 
 
-def grounding(model, processor, count: int, batch: int) -> dict[str, float]:
+def grounding(model: PreTrainedModel, processor: ProcessorMixin, count: int, batch: int) -> dict[str, float]:
     """Mean grounding IoU over the first question of each of `count` conversations, by number of pictures."""
     asked = [conversation(SEED, number, SIDE) for number in range(count)]
     asked = [talk for talk in asked if talk.boxes[0] is not None]
@@ -35,13 +37,14 @@ def grounding(model, processor, count: int, batch: int) -> dict[str, float]:
         answers = generate(model, processor, [chat(t, 0) for t in talks], [t.images for t in talks], 60)
         for talk, answer in zip(talks, answers, strict=True):
             numbers = BOX.search(answer.text)
-            box = tuple(float(number) for number in numbers.groups()) if numbers else (0.0, 0.0, 0.0, 0.0)
+            x1, y1, x2, y2 = map(float, numbers.groups() if numbers else "0000")
+            left, top, right, bottom = map(float, talk.boxes[0] or "0000")
             kind = "one picture" if len(talk.images) == 1 else "two pictures"
-            found[kind].append(iou(box, tuple(map(float, talk.boxes[0] or ()))))
+            found[kind].append(iou((x1, y1, x2, y2), (left, top, right, bottom)))
     return {kind: sum(values) / len(values) for kind, values in found.items()}
 
 
-def verdicts(model, processor, groups: int, batch: int) -> dict[str, float]:
+def verdicts(model: PreTrainedModel, processor: ProcessorMixin, groups: int, batch: int) -> dict[str, float]:
     """Share of valid verdicts and mean box IoU (rows with a true region) on the verdict prompts of `groups` groups."""
     rows = [row for number in range(groups) for row in group_rows(SEED, number, SIDE)]
     texts: list[str] = []

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from verdict.schema import TASKS, Task
 
 FILE_NAME = "verdict.json"
-VERSION = 1
 
 SC_PROMPT = """The first picture is the source. The second picture is the result of this editing instruction: $instruction
 Judge the edit. Answer with one JSON object and nothing else, with these keys in this order:
@@ -55,7 +54,7 @@ class Aggregation(_Strict):
 class Spec(_Strict):
     """What is asked (prompts, with `$instruction`, `$low` and `$high`), on which pixels, and how long the answer may be."""
 
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     prompts: dict[Task, str] = {"sc": SC_PROMPT, "pq": PQ_PROMPT}
     score_range: tuple[float, float] = (0.0, 25.0)
     pixels: Pixels

@@ -20,7 +20,7 @@ def degrade(picture: Image.Image, kind: str, level: int, rng: np.random.Generato
     if level == 0:
         return picture
     side = min(picture.size)
-    pixels = np.asarray(picture).astype(np.float32)
+    pixels = np.asarray(picture).astype(np.float64)
     if kind == "noise":
         pixels = pixels + rng.normal(0, 9 * level, pixels.shape)
     elif kind == "blur":
