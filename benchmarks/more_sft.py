@@ -2,8 +2,8 @@
 
     python -m benchmarks.more_sft            # after `make demo`; about as long as both of its training stages
 
-The control is stage 1 from the start with the same recipe but for `max_steps`, scaled by (SFT + GRPO wall time) / SFT wall time,
-so that its learning-rate schedule fits its length.
+The control is stage 1 from the start with the same recipe but for `max_steps`, which is scaled by (SFT + GRPO) / SFT wall
+time, so that its learning-rate schedule fits its length.
 """
 
 from __future__ import annotations
@@ -27,18 +27,25 @@ from verdict import load_spec
 def wall_time(stage_dir: Path) -> tuple[float, int]:
     """(seconds, steps) of a finished training stage, from the Trainer's own log."""
     state = json.loads(need(stage_dir / "trainer_state.json", stage_dir.name).read_text())
-    return next(entry["train_runtime"] for entry in state["log_history"] if "train_runtime" in entry), state["global_step"]
+    return next(entry["train_runtime"] for entry in state["log_history"] if "train_runtime" in entry), state[
+        "global_step"
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/tiny"), help="recipe folder (default: %(default)s)")
+    parser.add_argument(
+        "--recipe", type=Path, default=Path("recipes/tiny"), help="recipe folder (default: %(default)s)"
+    )
     recipes = parser.parse_args().recipe
     recipe = load_model(recipes / "eval.yaml", EvalRecipe)
     sft_seconds, sft_steps = wall_time(recipe.run_dir / "sft")
     grpo_seconds, _ = wall_time(recipe.run_dir / "grpo")
     steps = round(sft_steps * (sft_seconds + grpo_seconds) / sft_seconds)
-    print(f"SFT {sft_seconds:.0f} s, {sft_steps} steps; GRPO {grpo_seconds:.0f} s; control: SFT for {steps} steps", flush=True)
+    print(
+        f"SFT {sft_seconds:.0f} s, {sft_steps} steps; GRPO {grpo_seconds:.0f} s; control: SFT for {steps} steps",
+        flush=True,
+    )
     output = recipe.run_dir / "control"
     command = [sys.executable, "-m", "sft", "--config", str(recipes / "sft.yaml")]
     command += ["--output_dir", str(output / "sft"), "--max_steps", str(steps)]

@@ -2,7 +2,7 @@
 
     python -m data --config recipes/tiny/data.yaml
 
-Writes `train`, `validation`, `rl` and `heldout` Parquet files,, `verdict.json` and `data_report.json` into the recipe's
+Writes `train`, `validation`, `rl` and `heldout` Parquet files, `verdict.json` and `data_report.json` into the recipe's
 `output_dir`. Splits are disjoint ranges of the generator's groups, so that no picture is in two of them.
 """
 

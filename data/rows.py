@@ -85,9 +85,9 @@ def completion_messages(task: Task, reference: Mapping[str, Any]) -> list[dict[s
 
 
 def for_training(rows: Dataset, spec: Spec, completions: bool) -> Dataset:
-    """Canonical rows with a `prompt` column, and with `completion` and `length` (in characters, for grouping) if asked for.
+    """Canonical rows with a `prompt` column, and with a `completion` one if asked for: what TRL's trainers take.
 
-    This is what TRL's trainers take. Raises UserError where a row's reference cannot be written as a completion.
+    Raises UserError where a row's reference cannot be written as a completion.
     """
 
     def messages(identity: str, task: Task, instruction: str, reference: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,8 +98,7 @@ def for_training(rows: Dataset, spec: Spec, completions: bool) -> Dataset:
             completion = completion_messages(task, reference)
         except ValueError as error:
             raise UserError(f"row {identity!r} cannot be trained on: {error}") from None
-        length = len(spec.prompt(task, instruction)) + len(completion[0]["content"][0]["text"])
-        return {"prompt": prompt, "completion": completion, "length": length}
+        return {"prompt": prompt, "completion": completion}
 
     columns = ["id", "task", "instruction", "reference"]
     return rows.map(messages, input_columns=columns, desc="prompts", keep_in_memory=True)

@@ -91,6 +91,7 @@ def make_report(recipe: EvalRecipe, rows: Dataset, spec: Spec) -> dict[str, Any]
     """Computes, prints and saves the report of every model's verdicts in `run_dir/eval`; returns what `heldout.json` holds."""
     plain = bare_rows(rows)
     rewards, weights = recipe.rewards()
+    said: dict[str, list[str]] = {}
     sums: dict[str, dict[str, GroupSums]] = {}
     counts: dict[str, dict[str, int]] = {}
     for name in recipe.models():
@@ -98,7 +99,7 @@ def make_report(recipe: EvalRecipe, rows: Dataset, spec: Spec) -> dict[str, Any]
         scored = score_rows(plain, completions, rewards, weights)
         sums[name] = group_sums(plain, scored, truncated, spec)
         counts[name] = {"valid_verdicts": sum(values["format"] == 1.0 for values in scored)}
-        last = (completions, scored)
+        said[name], last = completions, (completions, scored)
 
     def figures(of: Mapping[str, GroupSums], minus: Mapping[str, GroupSums] | None = None) -> Figures:
         return {
@@ -111,6 +112,10 @@ def make_report(recipe: EvalRecipe, rows: Dataset, spec: Spec) -> dict[str, Any]
         "models": {name: figures(of) for name, of in sums.items()},
         "differences": {f"{new}-{old}": figures(sums[new], sums[old]) for new, old in DIFFERENCES},
         "counts": counts,
+        "merged_equals_grpo": {
+            "same": sum(a == b for a, b in zip(said["merged"], said["grpo"], strict=True)),
+            "rows": len(plain),
+        },
     }
     folder = recipe.run_dir / "report"
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,5 +132,7 @@ def make_report(recipe: EvalRecipe, rows: Dataset, spec: Spec) -> dict[str, Any]
         shown=cards_worst_first(rows, *last, recipe.gallery_rows),
     )
     print_table(lines, title)
+    same = report["merged_equals_grpo"]
+    print(f"merged and after GRPO say the same on {same['same']} of {same['rows']} rows")
     print(f"{folder / 'heldout.json'}\n{folder / 'report.html'}")
     return report

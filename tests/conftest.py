@@ -29,7 +29,13 @@ def run_stage(*arguments: object, **options):
 
 def quiet() -> dict[str, str]:
     """The environment of a stage in a test: one thread, so that float sums come out alike, and no look at the Hub."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "WANDB_MODE": "offline",
+    }
 
 
 def write_recipe(file: Path, stage: str, **changes: object) -> Path:

@@ -33,7 +33,7 @@ CHECKPOINT = Path(__file__).parent / "checkpoint"
 SEED = 1
 Batch = Any
 # Shares of the training time at which ONE_THING, ONE_PICTURE and TWO_PICTURES begin.
-LEVEL_STARTS = (0.0, 0.05, 0.35)
+LEVEL_STARTS = (0.0, 0.02, 0.35)
 # Batches whose rows are sorted by length together, so that little of a batch is padding.
 SORTED_TOGETHER = 16
 
@@ -135,12 +135,21 @@ def fit_by_the_clock(
             yield elapsed
 
 
-def train(vision_minutes: float, minutes: float) -> None:
-    """Trains from random weights for these minutes of wall time: the vision tower alone, then everything on sentences."""
+def train(vision_minutes: float, minutes: float, start: Path | None) -> None:
+    """Trains for these minutes of wall time: the vision tower alone, then the language model on sentences.
+
+    From random weights, or from those of the checkpoint `start`. The tower is frozen for the sentences, as it is in stage 1:
+    trained along, it forgot the colours before the language model had learnt to read them.
+    """
     set_seed(SEED)
-    tokenizer = train_tokenizer(SPEC)
-    processor, model = tiny_processor(tokenizer), tiny_model(tokenizer)
-    spread_positions(model)
+    if start is None:
+        tokenizer = train_tokenizer(SPEC)
+        processor, model = tiny_processor(tokenizer), tiny_model(tokenizer)
+        spread_positions(model)
+    else:
+        model = Qwen3VLForConditionalGeneration.from_pretrained(start)
+        processor = Qwen3VLProcessor.from_pretrained(start)
+        tokenizer = processor.tokenizer
 
     visual, head = model.model.visual, TokenHead(model.config.vision_config.out_hidden_size, SIDE)
     scenes = DataLoader(ScenesWithTargets(processor, 64, SIDE, SEED), batch_size=None, num_workers=1)
@@ -156,9 +165,10 @@ def train(vision_minutes: float, minutes: float) -> None:
     save(model, processor, CHECKPOINT)
 
     saved = 0.0
+    visual.requires_grad_(False)
     talks = DataLoader(Batches(processor, 16, minutes * 60), batch_size=None, num_workers=1, prefetch_factor=4)
     for elapsed in fit_by_the_clock(
-        list(model.parameters()),
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
         talks,
         lambda batch: model(**batch, use_cache=False).loss,
         minutes * 60,
@@ -178,5 +188,6 @@ if __name__ == "__main__":
         "--vision-minutes", type=float, default=8, help="wall time for the tower (default: %(default)s)"
     )
     parser.add_argument("--minutes", type=float, default=36, help="wall time for the sentences (default: %(default)s)")
+    parser.add_argument("--start", type=Path, help="checkpoint to go on from (default: random weights)")
     arguments = parser.parse_args()
-    train(arguments.vision_minutes, arguments.minutes)
+    train(arguments.vision_minutes, arguments.minutes, arguments.start)

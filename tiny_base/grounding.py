@@ -41,7 +41,7 @@ def _turn(rng: np.random.Generator, scenes: list[Scene]) -> tuple[str, str, list
     scene = scenes[index]
     place = "in the picture" if len(scenes) == 1 else f"in the {('first', 'second')[index]} picture"
     names = sorted({thing.name for scene in scenes for thing in scene.things})
-    if not names or rng.random() < 0.15:
+    if not names or rng.random() < 0.35:
         in_reading_order = sorted(scene.things, key=lambda thing: (thing.box[1], thing.box[0]))
         found = "; ".join(f"{with_article(thing.name)} {_reach(thing, scene)}" for thing in in_reading_order)
         return f"Which things are {place}?", f"There is {found or 'nothing'}.", None
