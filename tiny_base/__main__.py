@@ -33,7 +33,7 @@ CHECKPOINT = Path(__file__).parent / "checkpoint"
 SEED = 1
 Batch = Any
 # Shares of the training time at which ONE_THING, ONE_PICTURE and TWO_PICTURES begin.
-LEVEL_STARTS = (0.0, 0.02, 0.35)
+LEVEL_STARTS = (0.0, 0.12, 0.5)
 # Batches whose rows are sorted by length together, so that little of a batch is padding.
 SORTED_TOGETHER = 16
 
