@@ -185,9 +185,9 @@ def train(vision_minutes: float, minutes: float, start: Path | None) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--vision-minutes", type=float, default=8, help="wall time for the tower (default: %(default)s)"
+        "--vision-minutes", type=float, default=12, help="wall time for the tower (default: %(default)s)"
     )
-    parser.add_argument("--minutes", type=float, default=36, help="wall time for the sentences (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=45, help="wall time for the sentences (default: %(default)s)")
     parser.add_argument("--start", type=Path, help="checkpoint to go on from (default: random weights)")
     arguments = parser.parse_args()
     train(arguments.vision_minutes, arguments.minutes, arguments.start)
