@@ -32,9 +32,11 @@ def read_history(stage_dir: Path) -> list[dict[str, float]]:
 def curves_uri(run_dir: Path) -> str:
     """The curves of `run_dir`'s stages as an SVG data URI."""
     panels = [(stage, names) for stage, groups in PANELS.items() for names in groups]
-    figure = Figure(figsize=(4.2 * len(panels), 3.1), layout="constrained")
-    axes = figure.subplots(1, len(panels))
-    for axis, (stage, names) in zip(axes, panels, strict=True):
+    figure = Figure(figsize=(12, 6), layout="constrained")
+    axes = figure.subplots(2, 3).flat
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (stage, names) in zip(axes, panels, strict=False):
         history = read_history(run_dir / stage)
         for name in names:
             points = [(entry["step"], entry[name]) for entry in history if entry.get(name) is not None]
