@@ -33,9 +33,9 @@ def write_verdicts(
 ) -> None:
     """Appends the greedy verdict of every row that `file` lacks, longest prompts first, synced to disk per batch."""
     done = {line["id"] for line in read_lines(file)}
-    order = sorted(range(len(rows)), key=lambda place: rows[place]["task"] == "pq")
+    tasks = list(rows["task"])  # the column alone: a whole row would decode its images
     left = [place for place, identity in enumerate(rows["id"]) if identity not in done]
-    left = [place for place in order if place in set(left)]
+    left.sort(key=lambda place: tasks[place] == "pq")
     if not left:
         return
     model, processor = load_model(weights, None, None), load_processor(weights, spec)

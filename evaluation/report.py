@@ -46,7 +46,7 @@ def format_cell(figures: Mapping[str, float | None], signed: bool = False) -> st
 
 def table_rows(report: Mapping[str, Any]) -> list[list[str]]:
     """The table as text: a head, then a line per metric with every model and difference."""
-    head = ["metric", *report["models"], *(f"{name}" for name in report["differences"])]
+    head = ["metric", *report["models"], *report["differences"]]
     lines = [head]
     for metric in METRICS:
         cells = [format_cell(figures[metric]) for figures in report["models"].values()]

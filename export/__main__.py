@@ -7,6 +7,7 @@ python -m export verify runs/tiny/merge --base runs/tiny/sft/merged --adapter ru
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.errors import UserError, one_line_errors
@@ -31,7 +32,7 @@ def run_verify(folder: Path, base: str, adapter: str) -> None:
     from export.verify import verify
 
     verification = verify(str(folder), base, adapter)
-    write_json(folder / "export_report.json", verification.as_dict())
+    write_json(folder / "export_report.json", asdict(verification))
     print(
         f"verified: {verification.parameters:,} parameters in {verification.tensors} tensors as in the base; logits of "
         f"{verification.prompts} prompts differ by at most {verification.max_logit_difference:.1e}"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel
@@ -40,9 +39,6 @@ class Verification:
     prompts: int
     max_logit_difference: float
     tolerance: float = TOLERANCE
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def stored_tensors(folder: str) -> dict[str, int]:

@@ -1,1 +1,1 @@
-"""What both training stages share: the model with its adapter, checkpoints to resume from, curves, and the merge at the end."""
+"""What both training stages share: the model with its adapter, checkpoints to resume from."""

@@ -89,10 +89,10 @@ def plain_background(rng: np.random.Generator, side: int) -> Image.Image:
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def free_box(rng: np.random.Generator, scene: Scene, side: int, ignore: Thing | None = None) -> PixelBox | None:
-    """A random box of `side` pixels that keeps clear of the scene's things (but for `ignore`); None if 40 tries find none."""
+def free_box(rng: np.random.Generator, scene: Scene, side: int) -> PixelBox | None:
+    """A random box of `side` pixels that keeps clear of the scene's things; None if 40 tries find none."""
     width, height = scene.size
-    others = [thing.box for thing in scene.things if thing is not ignore]
+    others = [thing.box for thing in scene.things]
     gap = max(1, min(width, height) // 32)
     for _ in range(40):
         x = int(rng.integers(0, width - side + 1))
