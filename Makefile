@@ -14,11 +14,11 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data sft grpo merge eval report test test-slow test-all lint
+.PHONY: help setup demo data sft grpo merge eval report reward-audit test test-slow test-all lint
 
 help: ## list the verbs
 	@echo "make VERB [RECIPE=tiny] [FRESH=1]"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -49,6 +49,9 @@ eval: $(VENV)/ready ## held-out verdicts of the base, both stages and the merge
 
 report: $(VENV)/ready ## the held-out table, heldout.json and the HTML page
 	@$(PY) -m evaluation report --config $(RECIPES)/eval.yaml
+
+reward-audit: $(VENV)/ready ## what bad policies would earn under the recipe's rewards
+	@$(PY) -m rewards_fn audit $(RUN)/data/train.parquet --config $(RECIPES)/grpo.yaml
 
 test: $(VENV)/ready ## the tests that are not marked slow
 	@$(PY) -m pytest -m "not slow"

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import UserError
 from pipeline.recipe import read_yaml
-from rewards_fn import KNOWN, load_rewards
+from rewards_fn import RULES, load_rewards
 from rewards_fn.load import Reward
 
 
@@ -46,5 +46,5 @@ class EvalRecipe(BaseModel):
             raise UserError(f"{self.rewards_from}: {error}") from None
         if len(weights) != len(loaded):
             raise UserError(f"{self.rewards_from}: reward_weights: {len(weights)} for {len(loaded)} reward_funcs")
-        own = [(r, w) for r, w in zip(loaded, weights, strict=True) if getattr(r, "__name__", "") in KNOWN]
+        own = [(r, w) for r, w in zip(loaded, weights, strict=True) if getattr(r, "__name__", "") in RULES]
         return [reward for reward, _ in own], [weight for _, weight in own]

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
-from gallery.pictures import FOUND_COLOUR, TRUE_COLOUR, data_uri, with_boxes
+from rewards_fn.pictures import FOUND_COLOUR, TRUE_COLOUR, Outline, data_uri, with_boxes
 from verdict import ParseFailure, Task, parse
 
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
@@ -37,8 +37,8 @@ class Card:
         figures: Mapping[str, float | None],
     ) -> Card:
         """The card of a canonical row: true and predicted boxes drawn on the edited picture, the last of `images`."""
-        true = [(TRUE_COLOUR, region["bbox_2d"]) for region in row["reference"]["edit_region"] or ()]
-        found = [(FOUND_COLOUR, box) for box in drawable_boxes(completion, row["task"])]
+        true = [Outline(TRUE_COLOUR, region["bbox_2d"]) for region in row["reference"]["edit_region"] or ()]
+        found = [Outline(FOUND_COLOUR, box) for box in drawable_boxes(completion, row["task"])]
         pictures = [with_boxes(image, ()) for image in images[:-1]] + [with_boxes(images[-1], true + found)]
         shown = {name: "–" if value is None else f"{value:.2f}" for name, value in figures.items()}
         return cls(row["id"], row["instruction"], [data_uri(p) for p in pictures], completion, expected, shown)

@@ -12,27 +12,37 @@ from rewards_fn.completion import Box, Completion, box_of, true_boxes, verdict_o
 from verdict import Task
 
 
-def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes (x1, y1, x2, y2) with positive area; 0..1, symmetric."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    shared = width * height
-    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+def pairwise_iou(boxes: Sequence[Box], others: Sequence[Box]) -> np.ndarray:
+    """(n, m) intersection over union of each of n boxes (x1, y1, x2, y2) of positive area with each of m; 0..1."""
+    a, b = np.array(boxes)[:, None], np.array(others)
+    shared = np.maximum(np.minimum(a[..., 2:], b[:, 2:]) - np.maximum(a[..., :2], b[:, :2]), 0.0).prod(axis=-1)
+    return shared / ((a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[:, 2:] - b[:, :2]).prod(axis=-1) - shared)
 
 
-def matched_iou(predicted: Sequence[Box | None], true: Sequence[Box]) -> float:
-    """Sum of IoU over the best one-to-one matching (Hungarian), over max(number predicted, number true); 0..1.
+def credit(overlap: np.ndarray, power: float, thresholds: Sequence[float] | None) -> np.ndarray:
+    """What matched pairs of IoU `overlap` earn, 0..1: overlap^power, or the share of `thresholds` that each reaches.
+
+    A power below 1 gives near misses partial credit; boxes that do not touch still earn exactly 0.
+    """
+    if thresholds is None:
+        return overlap if power == 1.0 else overlap**power
+    return (overlap[..., None] >= np.array(thresholds)).mean(axis=-1)
+
+
+def matched_iou(
+    predicted: Sequence[Box | None], true: Sequence[Box], power: float = 1.0, thresholds: Sequence[float] | None = None
+) -> float:
+    """Sum of credit over the best one-to-one matching (Hungarian), over max(number predicted, number true); 0..1.
 
     None among `predicted` is a malformed box: it counts as predicted and matches nothing. Both empty: 1; one empty: 0.
+    `power`, `thresholds`: see `credit`; the plain credit is the IoU.
     """
     if not predicted and not true:
         return 1.0
     boxes = [box for box in predicted if box is not None]
     if not boxes or not true:
         return 0.0
-    pairs = np.array([[iou(box, other) for other in true] for box in boxes])
+    pairs = credit(pairwise_iou(boxes, true), power, thresholds)
     rows, columns = linear_sum_assignment(pairs, maximize=True)
     # A sum of rounded shares can exceed the count by an ulp.
     return min(1.0, float(pairs[rows, columns].sum()) / max(len(predicted), len(true)))
@@ -42,12 +52,20 @@ def box_iou(
     completions: Sequence[Completion],
     reference: Sequence[Mapping[str, Any]],
     task: Sequence[Task],
+    power: float = 1.0,
+    thresholds: Sequence[float] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
     """Matched IoU of each completion's regions with its reference's, 0..1; see `matched_iou`.
 
     None on `pq` rows and where the reference's `edit_region` is null (unknown). An unparsed completion earns 0.
+    `power` (above 0) and `thresholds` (each in 0..1, 0 excluded): see `credit`; one of the two at most. Raises ValueError
+    where they are not so.
     """
+    if power <= 0 or (thresholds is not None and (power != 1.0 or not thresholds)):
+        raise ValueError("box_iou: give a power above 0, or a list of thresholds, not both")
+    if not all(0 < threshold <= 1 for threshold in thresholds or ()):
+        raise ValueError(f"box_iou: thresholds {thresholds} must be above 0 and at most 1")
     rewards: list[float | None] = []
     for completion, truth, kind in zip(completions, reference, task, strict=True):
         if kind != "sc" or truth["edit_region"] is None:
@@ -58,5 +76,5 @@ def box_iou(
             rewards.append(0.0)
             continue
         predicted = [box_of(region) for region in verdict.edit_region or ()]
-        rewards.append(matched_iou(predicted, true_boxes(truth)))
+        rewards.append(matched_iou(predicted, true_boxes(truth), power, thresholds))
     return rewards

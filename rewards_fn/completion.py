@@ -14,17 +14,20 @@ Box = tuple[float, float, float, float]
 
 
 def text_of(completion: Completion) -> str:
-    """The text of a completion: itself, or the contents of a TRL message list (strings or typed parts) joined."""
+    """The text of a completion: itself, or the contents of a TRL message list (strings or typed parts) joined.
+
+    What is no text (a tool call, a None) counts as none, so that a reward never raises.
+    """
     if isinstance(completion, str):
         return completion
-    parts = []
-    for message in completion:
-        content = message.get("content")
+    parts: list[Any] = []
+    for message in completion if isinstance(completion, Sequence) else ():
+        content = message.get("content") if isinstance(message, Mapping) else None
         if isinstance(content, str):
             parts.append(content)
-        else:
-            parts += [part["text"] for part in content or () if isinstance(part.get("text"), str)]
-    return "".join(parts)
+        elif isinstance(content, Sequence):
+            parts += [part.get("text") for part in content if isinstance(part, Mapping)]
+    return "".join(part for part in parts if isinstance(part, str))
 
 
 # Three rewards look at the same completion one after another: parse it once. Sized for a large generation batch.

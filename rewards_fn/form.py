@@ -10,6 +10,7 @@ from verdict import GLOBAL_TAG, Task, Verdict, cited
 from verdict.schema import TAG
 
 MINIMUM_WORDS = 3
+SCORE_RANGE = (0.0, 25.0)
 
 
 def ids_in_order(verdict: Verdict) -> bool:
@@ -23,7 +24,7 @@ def boxes_well_formed(verdict: Verdict) -> bool:
 
 
 def two_scores_in_range(verdict: Verdict) -> bool:
-    return scores_of(verdict, (0.0, 25.0)) is not None
+    return scores_of(verdict, SCORE_RANGE) is not None
 
 
 def every_region_cited(verdict: Verdict) -> bool:
@@ -44,26 +45,34 @@ def no_tags(verdict: Verdict) -> bool:
 
 def tags_followed_by_words(verdict: Verdict) -> bool:
     """Every cite and `<|global|>` is followed by at least MINIMUM_WORDS words before the next tag."""
-    ends = [match.end() for match in TAG.finditer(verdict.reasoning)]
-    starts = [match.start() for match in TAG.finditer(verdict.reasoning)][1:]
-    stretches = zip(ends, [*starts, len(verdict.reasoning)] if ends else [], strict=True)
-    return all(len(verdict.reasoning[end:start].split()) >= MINIMUM_WORDS for end, start in stretches)
+    tags = list(TAG.finditer(verdict.reasoning))
+    starts = [tag.start() for tag in tags[1:]] + [len(verdict.reasoning)]
+    stretches = (verdict.reasoning[tag.end() : start] for tag, start in zip(tags, starts, strict=False))
+    return all(len(stretch.split(None, MINIMUM_WORDS)) >= MINIMUM_WORDS for stretch in stretches)
 
 
-# task -> (check, weight); the weights of a task are shares of 1.
+def says_something(verdict: Verdict) -> bool:
+    """The reasoning holds at least MINIMUM_WORDS words beside its tags."""
+    return len(TAG.sub(" ", verdict.reasoning).split(None, MINIMUM_WORDS)) >= MINIMUM_WORDS
+
+
+# task -> (check, weight); the weights of a task are shares of 1. Bad boxes and scores cost the other rewards too, so most of
+# the weight is on the reasoning, which nothing else looks at; `python -m rewards_fn audit` shows whether it is enough.
 CHECKS: dict[str, tuple[tuple[Callable[[Verdict], bool], float], ...]] = {
     "sc": (
-        (ids_in_order, 0.10),
-        (boxes_well_formed, 0.20),
-        (two_scores_in_range, 0.25),
-        (every_region_cited, 0.15),
-        (no_cite_without_region, 0.10),
+        (ids_in_order, 0.05),
+        (boxes_well_formed, 0.10),
+        (two_scores_in_range, 0.10),
+        (every_region_cited, 0.10),
+        (no_cite_without_region, 0.05),
         (global_there, 0.10),
-        (tags_followed_by_words, 0.10),
+        (tags_followed_by_words, 0.30),
+        (says_something, 0.20),
     ),
     "pq": (
-        (two_scores_in_range, 0.60),
-        (no_tags, 0.40),
+        (two_scores_in_range, 0.30),
+        (no_tags, 0.30),
+        (says_something, 0.40),
     ),
 }
 

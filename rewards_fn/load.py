@@ -13,7 +13,10 @@ from rewards_fn.form import format
 from rewards_fn.score_agreement import score_agreement
 
 Reward = Callable[..., list[float | None]]
-KNOWN: dict[str, Reward] = {"box_iou": box_iou, "score_agreement": score_agreement, "format": format}
+# The rewards that need no more than a completion, its reference and its task.
+RULES: dict[str, Reward] = {"box_iou": box_iou, "score_agreement": score_agreement, "format": format}
+# Every name a recipe can use; the judge's module needs packages that the rules do not, so it is imported when it is named.
+KNOWN = {**{name: f"{rule.__module__}:{name}" for name, rule in RULES.items()}, "judge": "rewards_fn.judge:judge"}
 
 
 def _split(entry: Any) -> tuple[str, dict[str, Any]]:
@@ -32,11 +35,25 @@ def _found(name: str) -> Callable[..., Any]:
     if not separator:
         if name not in KNOWN:
             raise ValueError(f"unknown reward {name!r}; known: {', '.join(KNOWN)}, trl:NAME, package.module:function")
-        return KNOWN[name]
+        return _found(KNOWN[name])
     try:
         return getattr(importlib.import_module("trl.rewards" if module == "trl" else module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"reward {name!r} cannot be loaded: {error}") from None
+
+
+def _check_keywords(name: str, function: Callable[..., Any], keywords: Mapping[str, Any]) -> None:
+    """Raises TypeError for a keyword that `function` does not take, and for one that it needs and no trainer gives."""
+    parameters = inspect.signature(function).parameters
+    inspect.signature(function).bind_partial(**keywords)
+    # Rewards take `**kwargs` for a trainer's other columns, which would hide a misspelt keyword.
+    unknown = [key for key in keywords if name in KNOWN and key not in parameters]
+    if unknown:
+        raise TypeError(f"it takes no {', '.join(unknown)}")
+    needed = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    missing = [key for key in needed if key not in keywords]
+    if missing:
+        raise TypeError(f"it needs {', '.join(missing)}")
 
 
 def load_rewards(entries: Sequence[Any]) -> list[Reward]:
@@ -55,7 +72,7 @@ def load_rewards(entries: Sequence[Any]) -> list[Reward]:
             if name.startswith("trl:get_"):
                 rewards.append(function(**keywords))
                 continue
-            inspect.signature(function).bind_partial(**keywords)
+            _check_keywords(name, function, keywords)
         except TypeError as error:
             raise ValueError(f"reward {name!r}: {error}") from None
         if keywords:

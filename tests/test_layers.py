@@ -6,8 +6,8 @@ from tests.conftest import ROOT
 
 ORDER = [
     "verdict",
-    "rewards_fn",
     "pipeline",
+    "rewards_fn",
     "data",
     "gallery",
     "training",

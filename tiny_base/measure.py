@@ -16,7 +16,8 @@ from data.rows import prompt_messages
 from data.synthetic.generate import group_rows
 from evaluation.generate import generate, in_batches
 from rewards_fn import box_iou, format
-from rewards_fn.box_iou import iou
+from rewards_fn.box_iou import matched_iou
+from rewards_fn.completion import box_of, true_boxes
 from tiny_base.__main__ import CHECKPOINT, chat
 from tiny_base.grounding import conversation
 from tiny_base.model import SIDE, SPEC
@@ -37,10 +38,9 @@ def grounding(model: PreTrainedModel, processor: ProcessorMixin, count: int, bat
         answers = generate(model, processor, [chat(t, 0) for t in talks], [t.images for t in talks], 60)
         for talk, answer in zip(talks, answers, strict=True):
             numbers = BOX.search(answer.text)
-            x1, y1, x2, y2 = map(float, numbers.groups() if numbers else "0000")
-            left, top, right, bottom = map(float, talk.boxes[0] or "0000")
+            box = box_of({"bbox_2d": [int(number) for number in numbers.groups()]}) if numbers else None
             kind = "one picture" if len(talk.images) == 1 else "two pictures"
-            found[kind].append(iou((x1, y1, x2, y2), (left, top, right, bottom)))
+            found[kind].append(matched_iou([box], true_boxes({"edit_region": [{"bbox_2d": talk.boxes[0]}]})))
     return {kind: sum(values) / len(values) for kind, values in found.items()}
 
 

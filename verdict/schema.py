@@ -17,7 +17,9 @@ KEYS: dict[str, tuple[str, ...]] = {"sc": ("edit_region", "reasoning", "score"),
 # Tags are plain text and no tokens of their own: TRL's GRPO decodes with `skip_special_tokens=True`, which would
 # remove special tokens before a reward could see them.
 GLOBAL_TAG = "<|global|>"
-TAG = re.compile(r"<\|(?:bbox_([0-9]{1,9})|global)\|>")
+TAG = re.compile(r"<\|(?:bbox_([0-9]+)|global)\|>")
+# The id that a tag of more digits stands for: no list of regions is that long, and Python would not convert 5,000 digits.
+BEYOND_EVERY_LIST = 10**9
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,9 @@ class Verdict:
 
 
 def cited(reasoning: str) -> list[int]:
-    """The ids of the `<|bbox_ID|>` tags in `reasoning`, in order, repeats kept."""
-    return [int(match.group(1)) for match in TAG.finditer(reasoning) if match.group(1) is not None]
+    """The ids of the `<|bbox_ID|>` tags in `reasoning`, in order, repeats kept; at most BEYOND_EVERY_LIST."""
+    digits = [match.group(1) for match in TAG.finditer(reasoning)]
+    return [int(found) if len(found) < 10 else BEYOND_EVERY_LIST for found in digits if found is not None]
 
 
 def _number(value: float) -> float | int:

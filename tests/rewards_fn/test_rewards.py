@@ -2,15 +2,18 @@
 
 import json
 import math
+import re
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 
 from rewards_fn import box_iou, format, load_rewards, score_agreement, weighted_mean
-from rewards_fn.box_iou import iou, matched_iou
+from rewards_fn.box_iou import matched_iou, pairwise_iou
 from rewards_fn.form import CHECKS, failed_checks
-from verdict import parse
+from tests.rewards_fn.mutations import check
+from verdict import parse, render
 
 REFERENCE = {
     "edit_region": [{"id": 0, "label": "cup", "bbox_2d": [0, 0, 100, 100]}],
@@ -76,9 +79,12 @@ FORMS = {
     said(score=(20, "5")): ["two_scores_in_range"],
     said(reasoning="<|global|> it was done well."): ["every_region_cited"],
     said([], "<|bbox_0|> the cup is red. <|global|> it was done."): ["no_cite_without_region"],
+    said([], f"<|bbox_{'1' * 5000}|> the cup is red. <|global|> it was done."): ["no_cite_without_region"],
     said(reasoning="<|bbox_0|> the cup is red."): ["global_there"],
     said(reasoning="<|bbox_0|> <|global|> it was done well."): ["tags_followed_by_words"],
     said(reasoning="<|bbox_0|> the cup is red. <|global|>"): ["tags_followed_by_words"],
+    said(reasoning="<|bbox_0|><|global|>"): ["tags_followed_by_words", "says_something"],
+    said(reasoning=""): ["every_region_cited", "global_there", "says_something"],
 }
 
 
@@ -115,9 +121,60 @@ boxes = st.tuples(coordinate, coordinate, coordinate, coordinate).map(
 
 @given(boxes, boxes)
 def test_iou_is_symmetric_and_bounded(a, b):
-    assert iou(a, b) == iou(b, a)
-    assert 0.0 <= iou(a, b) <= 1.0
-    assert iou(a, a) == 1.0
+    matrix = pairwise_iou([a, b], [a, b])
+    assert matrix[0, 1] == matrix[1, 0]
+    assert matrix[0, 0] == matrix[1, 1] == 1.0
+    assert 0.0 <= matrix[0, 1] <= 1.0
+
+
+@given(boxes, boxes)
+def test_iou_counts_what_the_pixels_say(a, b):
+    # the definition on whole coordinates: cells in both over cells in either, along each axis
+    across = len(set(range(int(a[0]), int(a[2]))) & set(range(int(b[0]), int(b[2]))))
+    down = len(set(range(int(a[1]), int(a[3]))) & set(range(int(b[1]), int(b[3]))))
+    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (a, b)]
+    assert math.isclose(pairwise_iou([a], [b])[0, 0], across * down / (sum(areas) - across * down), abs_tol=1e-12)
+
+
+def towards(box, goal, share):
+    """`box` moved by `share` of the way to `goal`, corner by corner."""
+    return tuple(start + share * (end - start) for start, end in zip(box, goal, strict=True))
+
+
+@given(st.lists(st.tuples(boxes, boxes), min_size=1, max_size=4), st.data(), st.sampled_from([{}, {"power": 0.5}]))
+def test_a_better_match_never_pays_less(pairs, data, options):
+    predicted, true = ([list(side)[i] for side in pairs] for i in (0, 1))
+    rows, columns = linear_sum_assignment(pairwise_iou(predicted, true), maximize=True)
+    place = data.draw(st.integers(0, len(rows) - 1))
+    row, column = int(rows[place]), int(columns[place])
+    moved = towards(predicted[row], true[column], data.draw(st.floats(0, 1)))
+    better = predicted.copy()
+    better[row] = moved
+    assume(pairwise_iou([moved], true)[0, column] >= pairwise_iou([predicted[row]], true)[0, column])
+    assert matched_iou(better, true, **options) >= matched_iou(predicted, true, **options) - 1e-12
+
+
+@given(
+    st.lists(boxes, max_size=4),
+    st.lists(boxes, max_size=4),
+    boxes,
+    st.sampled_from([{}, {"power": 0.5}, {"thresholds": [0.5]}]),
+)
+def test_a_box_that_meets_no_true_one_never_pays(predicted, true, extra, options):
+    assume(not true or pairwise_iou([extra], true).max() == 0)
+    assert matched_iou([*predicted, extra], true, **options) <= matched_iou(predicted, true, **options)
+
+
+def test_box_iou_options_by_hand():
+    half = said([region(0, 0, 50, 100)])  # IoU 0.5
+    assert math.isclose(one(box_iou, half, power=0.5), math.sqrt(0.5))
+    assert one(box_iou, half, thresholds=[0.5]) == 1.0
+    assert one(box_iou, half, thresholds=[0.25, 0.75]) == 0.5
+    beside = said([region(100, 0, 200, 100)])  # a shared edge, no shared area
+    assert one(box_iou, beside, power=0.1) == 0.0
+    for options in ({"power": 0}, {"thresholds": []}, {"thresholds": [0]}, {"power": 0.5, "thresholds": [0.5]}):
+        with pytest.raises(ValueError, match="box_iou"):
+            one(box_iou, half, **options)
 
 
 @given(st.lists(boxes, max_size=5), st.lists(boxes, max_size=5), st.randoms())
@@ -130,6 +187,60 @@ def test_matched_iou_does_not_depend_on_order(predicted, true, random):
     # a box that touches no true one never pays
     assert matched_iou([*predicted, (2000.0, 2000.0, 2001.0, 2001.0)], true) <= value
     assert matched_iou([*predicted, None], true) <= value
+
+
+@given(st.permutations([region(0, 0, 10, 10), region(50, 50, 90, 90), region(5, 5, 30, 30)]))
+def test_the_order_of_boxes_changes_nothing(regions):
+    three = {**REFERENCE, "edit_region": [region(0, 0, 12, 10), region(50, 55, 90, 90), region(700, 0, 710, 10)]}
+    assert math.isclose(one(box_iou, said(regions), three), one(box_iou, said(regions[::-1]), three))
+
+
+references = st.builds(
+    lambda found, scores: {
+        "edit_region": [{"id": i, "label": "x", "bbox_2d": [v / 2 for v in box]} for i, box in enumerate(found)],
+        "score": list(scores),
+        "reasoning": " ".join(
+            [*(f"<|bbox_{i}|> it was changed here." for i in range(len(found))), "<|global|> all went well."]
+        ),
+    },
+    st.lists(boxes, max_size=5),
+    st.tuples(st.floats(0, 25), st.floats(0, 25)),
+)
+
+
+@given(references)
+def test_the_references_own_verdict_earns_everything(reference):
+    for task in ("sc", "pq"):
+        plain = {**reference, "reasoning": "all went well"} if task == "pq" else reference
+        for reward in (box_iou, score_agreement, format):
+            assert one(reward, render(task, plain), plain, task) in (1.0, None)
+
+
+white = st.text(alphabet=" \t\n\r", max_size=4)
+
+
+@given(references, st.data())
+def test_white_space_between_tokens_changes_nothing(reference, data):
+    text = render("sc", reference)
+    spread = "".join(
+        data.draw(white) + token + data.draw(white) for token in re.findall(r'"[^"]*"|[][{},:]|[^][{},:"\s]+', text)
+    )
+    assert json.loads(spread) == json.loads(text)
+    for reward in (box_iou, score_agreement, format):
+        assert one(reward, spread, reference) == one(reward, text, reference)
+
+
+def test_mutated_completions_earn_a_finite_number():
+    seen = check(seed=1, count=20_000, show_progress=False)
+    assert min(seen["unparsed"], seen["between"], seen["valid"]) > 500
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [[], [None], [{}], [{"content": None}], [{"content": [3, {"text": 4}]}], ["text"], [{"content": {"a": 1}}]],
+)
+def test_message_lists_without_text_are_unparsed(completion):
+    assert [one(reward, completion) for reward in (box_iou, score_agreement, format)] == [0.0, 0.0, 0.0]
 
 
 json_values = st.recursive(
@@ -151,11 +262,6 @@ def test_rewards_are_total_and_bounded(regions, reasoning, score):
             assert isinstance(value, float) and 0.0 <= value <= 1.0
 
 
-def test_white_space_around_tokens_changes_nothing():
-    spread = json.dumps(json.loads(said()), indent=3)
-    assert [one(r, spread) for r in (box_iou, score_agreement, format)] == [1.0, 1.0, 1.0]
-
-
 def test_load_rewards():
     loaded = load_rewards(
         ["box_iou", {"score_agreement": {"kernel": "gaussian", "sigma": 3}}, "rewards_fn.form:format"]
@@ -167,12 +273,15 @@ def test_load_rewards():
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        (["boxiou"], "known: box_iou, score_agreement, format"),
+        (["boxiou"], "known: box_iou, score_agreement, format, judge, trl:NAME"),
         ([], "at least one"),
         ([3], "neither a name"),
         ([{"a": {}, "b": {}}], "neither a name"),
         (["rewards_fn.form:nothing"], "cannot be loaded"),
         (["nowhere.at_all:x"], "cannot be loaded"),
+        ([{"score_agreement": {"kernal": "l1"}}], "takes no kernal"),
+        (["judge"], "needs model, base_url"),
+        (["trl:get_soft_overlong_punishment"], "missing 2 required"),
     ],
 )
 def test_load_rewards_says_what_is_wrong(entries, message):

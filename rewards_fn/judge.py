@@ -1,0 +1,162 @@
+"""`judge` (optional): a model behind an OpenAI-compatible endpoint says how consistent a verdict is with what it sees.
+
+Needs the extra `judge` (openai, pillow). The endpoint may be a local server of an open model or a hosted one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from openai import AsyncOpenAI, OpenAIError
+from PIL import Image
+
+from rewards_fn.completion import Completion, text_of, verdict_of
+from rewards_fn.judge_prompt import consistency_in, messages_for
+from verdict import Task
+
+logger = logging.getLogger(__name__)
+
+
+class Outcome(NamedTuple):
+    """What became of one request: `value` in 0..1 where there is one, else `reason`, in words."""
+
+    kind: Literal["answered", "cached", "failed", "unreadable"]
+    value: float | None = None
+    reason: str = ""
+
+
+def _recall(file: Path) -> float | None:
+    """The number kept in `file`; None where there is no such file or it does not hold one."""
+    try:
+        return consistency_in(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _keep(file: Path, value: float) -> None:
+    """Writes `file` at once as a whole: other processes may read and write the same cache."""
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".tmp", delete=False) as temporary:
+        json.dump({"consistency": value}, temporary)
+    os.replace(temporary.name, file)
+
+
+async def _ask(client: AsyncOpenAI, request: Mapping[str, Any], deadline: float) -> Outcome:
+    """Sends `request`, with the client's retries, and reads the answer; never longer than `deadline` seconds."""
+    try:
+        async with asyncio.timeout(deadline):
+            response = await client.chat.completions.create(**request)
+    except TimeoutError:
+        return Outcome("failed", reason=f"no answer within {deadline:g} s")
+    except (OpenAIError, ValueError) as error:  # ValueError: a body that is no JSON
+        return Outcome("failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+    try:
+        answer = response.choices[0].message.content
+    except (AttributeError, IndexError, TypeError):  # the library does not check what a server sends
+        return Outcome("unreadable", reason="not a chat completion")
+    value = consistency_in(answer)
+    return Outcome("answered", value) if value is not None else Outcome("unreadable", reason=f"answer {answer!r:.80}")
+
+
+async def judge(
+    completions: Sequence[Completion],
+    images: Sequence[Sequence[Image.Image]],
+    instruction: Sequence[str],
+    task: Sequence[Task],
+    *,
+    model: str,
+    base_url: str,
+    api_key_env: str = "OPENAI_API_KEY",
+    concurrency: int = 16,
+    deadline: float = 120.0,
+    retries: int = 5,
+    cache: str | None = "~/.cache/spatial-edit-reward/judge",
+    extra_body: Mapping[str, Any] | None = None,
+    log_metric: Callable[[str, float], None] | None = None,
+    **kwargs: Any,
+) -> list[float | None]:
+    """How consistent `model` finds each verdict with its pictures, boxes drawn, and with its instruction; 0..1.
+
+    None where the judge could not be asked or its answer is not readable; 0 for an unparsed completion, without asking.
+
+    `model`, `base_url`: as the endpoint names them, such as "http://localhost:8000/v1".
+    `api_key_env`: the environment variable with the key; where it is not set, none is needed.
+    `concurrency`: requests under way at once, at least 1.
+    `deadline`: seconds for one request from its start, all retries included; waiting for a free place does not count.
+    `retries`: of a request, after connection errors and the statuses 408, 409, 429 and 5xx, with growing pauses.
+    `cache`: folder of one small file per request with a readable answer; None: no cache.
+    `extra_body`: further fields of the request, such as `max_completion_tokens` or another `temperature` than 0.
+    `log_metric`: gets the shares of completions "judge/failed", "judge/unreadable" and "judge/cached".
+
+    Raises ValueError for a number out of range, OSError where the cache folder cannot be made.
+    """
+    if concurrency < 1 or deadline <= 0 or retries < 0:
+        raise ValueError("judge: concurrency must be at least 1, deadline above 0 and retries at least 0")
+    folder = None if cache is None else Path(cache).expanduser()
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def make_requests() -> list[tuple[str, dict[str, Any]] | None]:
+        """Of each completion its request with a key, the same for the same request; None where it is unparsed."""
+        found: list[tuple[str, dict[str, Any]] | None] = []
+        for completion, pictures, order, kind in zip(completions, images, instruction, task, strict=True):
+            verdict = verdict_of(completion, kind)
+            if verdict is None:
+                found.append(None)
+                continue
+            messages = messages_for(pictures, order, kind, verdict, text_of(completion))
+            request = {"model": model, "messages": messages, "temperature": 0, "extra_body": dict(extra_body or {})}
+            named = json.dumps([base_url, request], sort_keys=True)
+            found.append((hashlib.sha256(named.encode()).hexdigest(), request))
+        return found
+
+    # In a thread: drawing and encoding would hold up whatever else runs on the trainer's event loop.
+    requests = await asyncio.to_thread(make_requests)
+    places = asyncio.Semaphore(concurrency)
+
+    async def settle(key: str, request: Mapping[str, Any]) -> Outcome:
+        file = None if folder is None else folder / f"{key}.json"
+        if file is not None and (value := _recall(file)) is not None:
+            return Outcome("cached", value)
+        async with places:
+            outcome = await _ask(client, request, deadline)
+        if file is not None and outcome.value is not None:
+            _keep(file, outcome.value)
+        return outcome
+
+    # A client belongs to the event loop it is made on, so each call has its own. The library insists on a key.
+    secret = os.environ.get(api_key_env) or "none"
+    client = AsyncOpenAI(base_url=base_url, api_key=secret, max_retries=retries, timeout=deadline)
+    async with client, asyncio.TaskGroup() as group:
+        distinct = dict(found for found in requests if found is not None)
+        tasks = {key: group.create_task(settle(key, request)) for key, request in distinct.items()}
+    outcomes = [None if found is None else tasks[found[0]].result() for found in requests]
+    settled = [outcome for outcome in outcomes if outcome is not None]
+    _report(settled, len(outcomes), f"{model} at {base_url}", log_metric)
+    return [0.0 if outcome is None else outcome.value for outcome in outcomes]
+
+
+def _report(outcomes: Sequence[Outcome], count: int, who: str, log_metric: Callable[[str, float], None] | None) -> None:
+    """Logs the shares of `count` completions by kind, and one warning where some have no number."""
+    counts = {kind: sum(outcome.kind == kind for outcome in outcomes) for kind in ("failed", "unreadable", "cached")}
+    if log_metric is not None:
+        for kind, number in counts.items():
+            log_metric(f"judge/{kind}", number / max(1, count))
+    reasons = [outcome.reason for outcome in outcomes if outcome.value is None]
+    if reasons:
+        logger.warning(
+            "judge %s: no number for %d of %d completions (%d failed, %d unreadable); the first: %s",
+            who,
+            len(reasons),
+            count,
+            counts["failed"],
+            counts["unreadable"],
+            reasons[0],
+        )
