@@ -25,6 +25,7 @@ from transformers import BatchFeature, Qwen3VLForConditionalGeneration, Qwen3VLP
 
 from tiny_base.grounding import Conversation, conversation
 from tiny_base.model import SIDE, SPEC, tiny_model, tiny_processor
+from tiny_base.names import READ_AFTER, CornerHead, NamedThings, look_for_likeness, name_ends, packed, word_ids
 from tiny_base.tokenizer import train_tokenizer
 from tiny_base.unseen import seen_tokens, separate_unseen_rows
 from tiny_base.vision import ScenesWithTargets, TokenHead, spread_positions
@@ -33,7 +34,9 @@ CHECKPOINT = Path(__file__).parent / "checkpoint"
 SEED = 1
 Batch = Any
 # Shares of the training time at which ONE_THING, ONE_PICTURE and TWO_PICTURES begin.
-LEVEL_STARTS = (0.0, 0.12, 0.5)
+LEVEL_STARTS = (0.0, 0.04, 0.3)
+# Weight of the read-out of corners beside the loss on the sentences.
+NAMES_SHARE = 0.3
 # Batches whose rows are sorted by length together, so that little of a batch is padding.
 SORTED_TOGETHER = 16
 
@@ -42,16 +45,16 @@ def chat(conversation: Conversation, turns: int | None = None) -> list[dict[str,
     """The conversation as chat messages, pictures in the first question; the answer of turn `turns` is left open."""
     messages: list[dict[str, object]] = []
     shown = conversation.turns if turns is None else conversation.turns[: turns + 1]
-    for index, (question, answer) in enumerate(shown):
+    for index, turn in enumerate(shown):
         pictures = [{"type": "image"} for _ in conversation.images] if index == 0 else []
-        messages.append({"role": "user", "content": [*pictures, {"type": "text", "text": question}]})
+        messages.append({"role": "user", "content": [*pictures, {"type": "text", "text": turn.question}]})
         if index != turns:
-            messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": turn.answer}]})
     return messages
 
 
 class Batches(IterableDataset):
-    """Endless batches of processed conversations of like length, with labels on the answers only."""
+    """Endless batches of processed conversations of like length, labels on the answers only, and where names end."""
 
     def __init__(self, processor: Qwen3VLProcessor, batch: int, seconds: float) -> None:
         self.processor, self.batch, self.seconds, self.start = processor, batch, seconds, time.monotonic()
@@ -65,7 +68,7 @@ class Batches(IterableDataset):
         for start in itertools.count(step=SORTED_TOGETHER * self.batch):
             level = self.level()
             rows = [conversation(SEED, start + index, SIDE, level) for index in range(SORTED_TOGETHER * self.batch)]
-            rows.sort(key=lambda row: sum(len(question) + len(answer) for question, answer in row.turns))
+            rows.sort(key=lambda row: sum(len(question) + len(answer) for question, answer, *_ in row.turns))
             for first in np.random.default_rng(start).permutation(range(0, len(rows), self.batch)):
                 yield self.processed(rows[first : first + self.batch])
 
@@ -75,6 +78,9 @@ class Batches(IterableDataset):
             text=texts, images=[row.images for row in rows], padding=True, padding_side="right", return_tensors="pt"
         )
         batch["labels"] = answer_labels(batch, self.processor)
+        things = [[turn.things for turn in row.turns] for row in rows]
+        ids = zip(batch["input_ids"].tolist(), things, strict=True)
+        batch.update(packed([[*name_ends(one, about, self.processor.tokenizer)] for one, about in ids]))
         return batch
 
 
@@ -102,7 +108,9 @@ def save(model: Qwen3VLForConditionalGeneration, processor: Qwen3VLProcessor, fo
 
 def schedule(elapsed: float, seconds: float, step: int, peak: float) -> float:
     """Learning rate: 100 steps of warm-up, then a cosine by the clock down to 2 % of `peak`."""
-    return peak * min(1, (step + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * min(1, elapsed / seconds))))
+    return (
+        peak * min(1, (step + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * min(1, elapsed / max(seconds, 1e-9)))))
+    )
 
 
 def fit_by_the_clock(
@@ -135,10 +143,10 @@ def fit_by_the_clock(
             yield elapsed
 
 
-def train(vision_minutes: float, minutes: float, start: Path | None) -> None:
-    """Trains for these minutes of wall time: the vision tower alone, then the language model on sentences.
+def train(minutes: tuple[float, float, float], start: Path | None) -> None:
+    """Trains for these minutes of wall time each: the tower alone, names after pictures, sentences.
 
-    From random weights, or from those of the checkpoint `start`. The tower is frozen for the sentences, as it is in stage 1:
+    From random weights, or from those of the checkpoint `start`. After its part the tower is frozen, as it is in stage 1:
     trained along, it forgot the colours before the language model had learnt to read them.
     """
     set_seed(SEED)
@@ -146,35 +154,49 @@ def train(vision_minutes: float, minutes: float, start: Path | None) -> None:
         tokenizer = train_tokenizer(SPEC)
         processor, model = tiny_processor(tokenizer), tiny_model(tokenizer)
         spread_positions(model)
+        look_for_likeness(model)
     else:
         model = Qwen3VLForConditionalGeneration.from_pretrained(start)
         processor = Qwen3VLProcessor.from_pretrained(start)
         tokenizer = processor.tokenizer
+    tower, names, sentences = (60 * part for part in minutes)
 
-    visual, head = model.model.visual, TokenHead(model.config.vision_config.out_hidden_size, SIDE)
+    visual, words = model.model.visual, model.get_input_embeddings().weight.detach()
+    token_head = TokenHead(words[list(word_ids(tokenizer).values())], SIDE)
     scenes = DataLoader(ScenesWithTargets(processor, 64, SIDE, SEED), batch_size=None, num_workers=1)
     for _ in fit_by_the_clock(
-        [*visual.parameters(), *head.parameters()],
+        [*visual.parameters(), *token_head.parameters()],
         scenes,
-        lambda batch: head.loss(visual(batch[0], grid_thw=batch[1]).pooler_output, batch[2]),
-        vision_minutes * 60,
+        lambda batch: token_head.loss(visual(batch[0], grid_thw=batch[1]).pooler_output, batch[2]),
+        tower,
         3e-3,
         "vision tower",
     ):
         pass
     save(model, processor, CHECKPOINT)
 
-    saved = 0.0
     visual.requires_grad_(False)
-    talks = DataLoader(Batches(processor, 16, minutes * 60), batch_size=None, num_workers=1, prefetch_factor=4)
-    for elapsed in fit_by_the_clock(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        talks,
-        lambda batch: model(**batch, use_cache=False).loss,
-        minutes * 60,
-        1.5e-3,
-        "sentences",
-    ):
+    corner_head = CornerHead(model.config.text_config.hidden_size, SIDE)
+    trained = [parameter for parameter in (*model.parameters(), *corner_head.parameters()) if parameter.requires_grad]
+
+    def names_loss(batch: Batch) -> torch.Tensor:
+        places, corners = batch.pop("places"), batch.pop("corners")
+        states = model.model(**batch, use_cache=False, output_hidden_states=True).hidden_states
+        return corner_head.loss(states[READ_AFTER], places, corners)
+
+    named = DataLoader(NamedThings(processor, 128, SIDE, SEED), batch_size=None, num_workers=1)
+    for _ in fit_by_the_clock(trained, named, names_loss, names, 1.5e-3, "names"):
+        pass
+    save(model, processor, CHECKPOINT)
+
+    def sentences_loss(batch: Batch) -> torch.Tensor:
+        places, corners = batch.pop("places"), batch.pop("corners")
+        said = model(**batch, use_cache=False, output_hidden_states=True)
+        return said.loss + NAMES_SHARE * corner_head.loss(said.hidden_states[READ_AFTER], places, corners)
+
+    saved = 0.0
+    talks = DataLoader(Batches(processor, 16, sentences), batch_size=None, num_workers=1, prefetch_factor=4)
+    for elapsed in fit_by_the_clock(trained, talks, sentences_loss, sentences, 1.5e-3, "sentences"):
         if elapsed - saved > 300:
             save(model, processor, CHECKPOINT)
             saved = elapsed
@@ -182,12 +204,15 @@ def train(vision_minutes: float, minutes: float, start: Path | None) -> None:
     save(model, processor, CHECKPOINT)
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--vision-minutes", type=float, default=12, help="wall time for the tower (default: %(default)s)"
-    )
-    parser.add_argument("--minutes", type=float, default=45, help="wall time for the sentences (default: %(default)s)")
+    for name, default in (("tower", 14), ("names", 8), ("sentences", 38)):
+        text = f"wall time for the {name} (default: %(default)s; 0 leaves it out)"
+        parser.add_argument(f"--{name}-minutes", type=float, default=default, metavar="N", help=text)
     parser.add_argument("--start", type=Path, help="checkpoint to go on from (default: random weights)")
     arguments = parser.parse_args()
-    train(arguments.vision_minutes, arguments.minutes, arguments.start)
+    train((arguments.tower_minutes, arguments.names_minutes, arguments.sentences_minutes), arguments.start)
+
+
+if __name__ == "__main__":
+    main()

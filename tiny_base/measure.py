@@ -31,7 +31,7 @@ BOX = re.compile(r"from (\d+) (\d+) to (\d+) (\d+)")
 def grounding(model: PreTrainedModel, processor: ProcessorMixin, count: int, batch: int) -> dict[str, float]:
     """Mean grounding IoU over the first question of each of `count` conversations, by number of pictures."""
     asked = [conversation(SEED, number, SIDE) for number in range(count)]
-    asked = [talk for talk in asked if talk.boxes[0] is not None]
+    asked = [talk for talk in asked if talk.turns[0].box is not None]
     found: dict[str, list[float]] = {"one picture": [], "two pictures": []}
     for places in in_batches(len(asked), batch):
         talks = [asked[place] for place in places]
@@ -40,7 +40,7 @@ def grounding(model: PreTrainedModel, processor: ProcessorMixin, count: int, bat
             numbers = BOX.search(answer.text)
             box = box_of({"bbox_2d": [int(number) for number in numbers.groups()]}) if numbers else None
             kind = "one picture" if len(talk.images) == 1 else "two pictures"
-            found[kind].append(matched_iou([box], true_boxes({"edit_region": [{"bbox_2d": talk.boxes[0]}]})))
+            found[kind].append(matched_iou([box], true_boxes({"edit_region": [{"bbox_2d": talk.turns[0].box}]})))
     return {kind: sum(values) / len(values) for kind, values in found.items()}
 
 

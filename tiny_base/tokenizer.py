@@ -41,8 +41,8 @@ def sentences(spec: Spec, groups: int) -> Iterator[str]:
         for row in group_rows(seed=0, number=number, side=64):
             yield spec.prompt(row["task"], row["instruction"])
             yield render(row["task"], row["reference"])
-        for question, answer in conversation(seed=0, number=number, side=64).turns:
-            yield f"assistant\n{question}\nuser\n{answer}"
+        for turn in conversation(seed=0, number=number, side=64).turns:
+            yield f"assistant\n{turn.question}\nuser\n{turn.answer}"
 
 
 def train_tokenizer(spec: Spec, groups: int = 3000) -> Qwen2TokenizerFast:

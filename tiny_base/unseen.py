@@ -16,9 +16,8 @@ CONVERSATIONS = 3000
 
 def seen_tokens(tokenizer: Qwen2TokenizerFast, seed: int, side: int) -> set[int]:
     """Ids of the tokens in the chats of CONVERSATIONS conversations, special tokens included."""
-    texts = [
-        text for number in range(CONVERSATIONS) for turn in conversation(seed, number, side).turns for text in turn
-    ]
+    turns = [turn for number in range(CONVERSATIONS) for turn in conversation(seed, number, side).turns]
+    texts = [text for turn in turns for text in (turn.question, turn.answer)]
     ids = {token for words in tokenizer([*texts, "user\n", "assistant\n"])["input_ids"] for token in words}
     return ids | set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
 

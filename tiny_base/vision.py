@@ -1,7 +1,7 @@
 """First part of the pretraining: the vision tower learns, token by token, which thing is there and where its box is.
 
 From random weights a language model this small does not find out within thousands of steps that its pictures matter. A
-linear head on every merged token (thrown away afterwards) tells the tower directly; the sentences then have it easy.
+read-out of every merged token (thrown away afterwards) tells the tower directly; the sentences then have it easy.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import IterableDataset
 from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
-from data.synthetic.degrade import LOSS_PER_LEVEL, degrade
-from data.synthetic.generate import random_group
+from data.synthetic.degrade import randomly_degraded
+from data.synthetic.generate import CANDIDATES_PER_GROUP, random_group
 from data.synthetic.scene import COLOURS, SHAPES, Scene, draw_scene
 
 # Targets of a token: colour and shape (0: no thing), then x1, y1, x2, y2 in pixels.
-CLASSES = (len(COLOURS) + 1, len(SHAPES) + 1)
 IGNORED = -100
 
 
@@ -41,40 +41,56 @@ def token_targets(scene: Scene, cell: int) -> np.ndarray:
     return np.array(targets)
 
 
+def random_pictures(rng: np.random.Generator, count: int, side: int) -> tuple[list[Scene], list[Image.Image]]:
+    """About `count` scenes and their pictures, every second one damaged."""
+    scenes = [c.scene for _ in range(count // CANDIDATES_PER_GROUP) for c in random_group(rng, side, None)[2]]
+    pictures = [draw_scene(scene) for scene in scenes]
+    for place in range(0, len(pictures), 2):
+        pictures[place] = randomly_degraded(pictures[place], rng)
+    return scenes, pictures
+
+
 class ScenesWithTargets(IterableDataset):
-    """Endless batches of (pixel values, image grids, token targets), half of the pictures damaged."""
+    """Endless batches of (pixel values, image grids, token targets)."""
 
     def __init__(self, processor: Qwen3VLProcessor, batch: int, side: int, seed: int) -> None:
         self.processor, self.batch, self.side, self.seed = processor, batch, side, seed
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        torch.set_num_threads(1)
         rng = np.random.default_rng([self.seed, 2])
         images = self.processor.image_processor
         while True:
-            scenes = [c.scene for _ in range(self.batch // 4) for c in random_group(rng, self.side, None)[2]]
-            pictures = [draw_scene(scene) for scene in scenes]
-            for place in range(0, len(pictures), 2):
-                kind = str(rng.choice(list(LOSS_PER_LEVEL)))
-                pictures[place] = degrade(pictures[place], kind, int(rng.integers(1, 5)), rng)
+            scenes, pictures = random_pictures(rng, self.batch, self.side)
             inputs = images(images=pictures, return_tensors="pt")
             targets = np.concatenate([token_targets(scene, images.patch_size * images.merge_size) for scene in scenes])
             yield inputs["pixel_values"], inputs["image_grid_thw"], torch.from_numpy(targets)
 
 
 class TokenHead(nn.Module):
-    """Linear read-out of a merged token's targets."""
+    """Read-out of a merged token's targets: its words by likeness to their embeddings, its corners by a linear layer.
 
-    def __init__(self, hidden: int, side: int) -> None:
+    A token that is like the words for what it shows is found by attention that starts from those words.
+    """
+
+    def __init__(self, words: torch.Tensor, side: int) -> None:
+        """`words`: (colours + shapes, hidden) embeddings of their names, which stay as they are."""
         super().__init__()
-        self.sizes = (*CLASSES, *[side + 1] * 4)
-        self.linear = nn.Linear(hidden, sum(self.sizes))
+        self.words: torch.Tensor
+        self.register_buffer("words", words)
+        self.nothing = nn.Parameter(torch.randn(2, words.shape[1]) * words.std())
+        self.scale = nn.Parameter(torch.tensor(10.0))
+        self.corners = nn.Linear(words.shape[1], 4 * (side + 1))
 
     def loss(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy over the six targets; `tokens` (n, hidden), `targets` (n, 6)."""
-        parts = self.linear(tokens).split(self.sizes, dim=-1)
+        unit, corners = nn.functional.normalize(tokens, dim=-1), self.corners(tokens).chunk(4, dim=-1)
+        words = self.words.split([len(COLOURS), len(SHAPES)])
+        names = [torch.cat([self.nothing[place, None], words[place]]) for place in (0, 1)]
+        likeness = [self.scale * unit @ nn.functional.normalize(name, dim=-1).T for name in names]
         losses = [
             nn.functional.cross_entropy(part, targets[:, place], ignore_index=IGNORED)
-            for place, part in enumerate(parts)
+            for place, part in enumerate([*likeness, *corners])
         ]
         return torch.stack(losses).mean()
 

@@ -43,6 +43,11 @@ def degrade(picture: Image.Image, kind: str, level: int, rng: np.random.Generato
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
+def randomly_degraded(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """`picture` with damage of a random kind and level."""
+    return degrade(picture, str(rng.choice(list(LOSS_PER_LEVEL))), int(rng.integers(1, 5)), rng)
+
+
 def perceptual_scores(kind: str, level: int) -> list[float]:
     """[naturalness, artifacts], 0..25 each: 25 less the kind's loss for every level, never below 0."""
     naturalness, artifacts = LOSS_PER_LEVEL[kind]
