@@ -1,7 +1,7 @@
 """Builds the tiny base checkpoint: `python -m tiny_base` (CPU; the pictures it learns from are endless).
 
-Writes `tiny_base/checkpoint/` (model, processor, chat template, generation configuration). The figures of
-the checkpoint in the repository are in `tiny_base/README.md`; `python -m tiny_base.measure` measures them again.
+Writes the model, processor, chat template and generation configuration, by default to `tiny_base/checkpoint/`. The
+figures of the checkpoint in the repository are in `tiny_base/README.md`; `python -m tiny_base.measure` measures them again.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def fit_by_the_clock(
             yield elapsed
 
 
-def train(minutes: tuple[float, float, float], start: Path | None) -> None:
+def train(minutes: tuple[float, float, float], start: Path | None, output_dir: Path) -> None:
     """Trains for these minutes of wall time each: the tower alone, names after pictures, sentences.
 
     From random weights, or from those of the checkpoint `start`. After its part the tower is frozen, as it is in stage 1:
@@ -173,7 +173,7 @@ def train(minutes: tuple[float, float, float], start: Path | None) -> None:
         "vision tower",
     ):
         pass
-    save(model, processor, CHECKPOINT)
+    save(model, processor, output_dir)
 
     visual.requires_grad_(False)
     corner_head = CornerHead(model.config.text_config.hidden_size, SIDE)
@@ -187,7 +187,7 @@ def train(minutes: tuple[float, float, float], start: Path | None) -> None:
     named = DataLoader(NamedThings(processor, 128, SIDE, SEED), batch_size=None, num_workers=1)
     for _ in fit_by_the_clock(trained, named, names_loss, names, 1.5e-3, "names"):
         pass
-    save(model, processor, CHECKPOINT)
+    save(model, processor, output_dir)
 
     def sentences_loss(batch: Batch) -> torch.Tensor:
         places, corners = batch.pop("places"), batch.pop("corners")
@@ -198,10 +198,10 @@ def train(minutes: tuple[float, float, float], start: Path | None) -> None:
     talks = DataLoader(Batches(processor, 16, sentences), batch_size=None, num_workers=1, prefetch_factor=4)
     for elapsed in fit_by_the_clock(trained, talks, sentences_loss, sentences, 1.5e-3, "sentences"):
         if elapsed - saved > 300:
-            save(model, processor, CHECKPOINT)
+            save(model, processor, output_dir)
             saved = elapsed
     separate_unseen_rows(model, seen_tokens(tokenizer, SEED, SIDE), SEED)
-    save(model, processor, CHECKPOINT)
+    save(model, processor, output_dir)
 
 
 def main() -> None:
@@ -210,8 +210,10 @@ def main() -> None:
         text = f"wall time for the {name} (default: %(default)s; 0 leaves it out)"
         parser.add_argument(f"--{name}-minutes", type=float, default=default, metavar="N", help=text)
     parser.add_argument("--start", type=Path, help="checkpoint to go on from (default: random weights)")
+    parser.add_argument("--output_dir", type=Path, default=CHECKPOINT, help="default: the repository's checkpoint")
     arguments = parser.parse_args()
-    train((arguments.tower_minutes, arguments.names_minutes, arguments.sentences_minutes), arguments.start)
+    minutes = (arguments.tower_minutes, arguments.names_minutes, arguments.sentences_minutes)
+    train(minutes, arguments.start, arguments.output_dir)
 
 
 if __name__ == "__main__":
