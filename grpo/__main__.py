@@ -26,7 +26,7 @@ class RewardArguments:
     data_dir: str = field(metadata={"help": "Folder that the data stage wrote."})
     reward_funcs: list[str] = field(
         metadata={
-            "help": "Rewards: a name (box_iou, score_agreement, format), trl:NAME, package.module:function, or one of "
+            "help": "Rewards: a name (box_iou, score_agreement, format, judge), trl:NAME, package.module:function, or one of "
             "these with its keywords as a mapping. reward_weights is of equal length."
         },
     )

@@ -1,4 +1,4 @@
-"""Stages killed for real, and resumed: the same final weights as a run that was not killed; finished work is left alone."""
+"""Stages killed and interrupted for real, and resumed: the same final weights as an undisturbed run; finished work stays."""
 
 import signal
 import subprocess
@@ -30,18 +30,19 @@ SMALL_GRPO = {
 }
 
 
-def kill_after_first_checkpoint(command, folder):
-    """Starts `command`, kills it with SIGKILL as soon as `folder` holds a whole checkpoint, and returns that."""
-    with subprocess.Popen(command, cwd=ROOT, env=quiet(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+def stopped_after(command, checkpoint, how):
+    """Starts `command`, sends it the signal `how` as soon as `checkpoint` is whole; its status, stdout and stderr."""
+    with subprocess.Popen(
+        command, cwd=ROOT, env=quiet(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         for _ in range(1200):
-            found = sorted(folder.glob("checkpoint-*/verdict.json"))
-            if found or process.poll() is not None:
+            if (checkpoint / "verdict.json").exists() or process.poll() is not None:
                 break
             time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert found, process.stderr.read().decode()[-2000:]
-    return found[0].parent
+        process.send_signal(how)
+        stdout, stderr = process.communicate()
+    assert checkpoint.exists(), stderr[-2000:]
+    return process.returncode, stdout, stderr
 
 
 def adapter(folder):
@@ -60,18 +61,21 @@ def check_stage(stage, changes, folder, expected_in_output):
     }
     whole = run_stage(stage, "--config", recipes["whole"])
     assert whole.returncode == 0, whole.stderr[-3000:]
-    first = kill_after_first_checkpoint(
-        [sys.executable, "-m", stage, "--config", str(recipes["killed"])], folder / "killed"
-    )
+    command = [sys.executable, "-m", stage, "--config", str(recipes["killed"])]
+    first = folder / "killed" / "checkpoint-2"
+    assert stopped_after(command, first, signal.SIGKILL)[0] == -signal.SIGKILL
     # A newer checkpoint that was being written when the machine went down.
     newer = folder / "killed" / "checkpoint-5"
     newer.mkdir()
     for file in first.iterdir():
         if file.is_file():
             (newer / file.name).write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    status, stdout, stderr = stopped_after(command, folder / "killed" / "checkpoint-4", signal.SIGINT)
+    assert "checkpoint-5 is not whole" in stdout and f"going on from {first}" in stdout
+    assert status == 130 and "interrupted: the same command goes on" in stderr and "Traceback" not in stderr
     resumed = run_stage(stage, "--config", recipes["killed"])
     assert resumed.returncode == 0, resumed.stderr[-3000:]
-    assert "checkpoint-5 is not whole" in resumed.stdout and f"going on from {first}" in resumed.stdout
+    assert "going on from" in resumed.stdout
     weights = adapter(folder / "whole")
     assert any(tensor.abs().sum() > 0 for name, tensor in weights.items() if "lora_B" in name)
     assert same_weights(weights, adapter(folder / "killed"))
