@@ -34,7 +34,7 @@ CHECKPOINT = Path(__file__).parent / "checkpoint"
 SEED = 1
 Batch = Any
 # Shares of the training time at which ONE_THING, ONE_PICTURE and TWO_PICTURES begin.
-LEVEL_STARTS = (0.0, 0.04, 0.3)
+LEVEL_STARTS = (0.0, 0.03, 0.2)
 # Weight of the read-out of corners beside the loss on the sentences.
 NAMES_SHARE = 0.3
 # Batches whose rows are sorted by length together, so that little of a batch is padding.

@@ -5,8 +5,10 @@ No JSON, no score, no cite, no question about an edit: those are what stage 1 ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +18,24 @@ from data.synthetic.degrade import randomly_degraded
 from data.synthetic.generate import normalised, random_group
 from data.synthetic.scene import PixelBox, Scene, Thing, draw_scene
 from data.synthetic.words import with_article
+from verdict.spec import PQ_PROMPT, SC_PROMPT
 
 TURNS = 5
 # Difficulty of a conversation.
 ONE_THING, ONE_PICTURE, TWO_PICTURES = 0, 1, 2
 # Share of questions that ask for a list, by level: only a list makes the model name what it sees.
-LISTED = (0.7, 0.3, 0.3)
+LISTED = (0.7, 0.3, 0.2)
+# Share of questions about two pictures that compare them.
+COMPARED = 0.4
+# A question after the name, and how it is answered: several, so that finding a thing does not hang on one sentence.
+WHERE = {
+    "where is the {name}?": "The {name} reaches {reach}.",
+    "find the {name}.": "Found {reach}, the {name}.",
+    "look at the {name} and say its name, then its place.": "It is named {name} and placed {reach}.",
+}
+# Words before or after the first question of half the conversations: they mean nothing, and a model must read past them.
+MOST_FILLER = 100
+LEFT_OUT = re.compile(r"json|score|region|edit|box|tag|cite|reason|label|key|id\b", re.IGNORECASE)
 
 
 class Turn(NamedTuple):
@@ -46,8 +60,31 @@ def _reach(thing: Thing, scene: Scene) -> str:
     return f"from {x1} {y1} to {x2} {y2}"
 
 
+def _listed(things: Sequence[Thing], scene: Scene, rng: np.random.Generator) -> str:
+    """The things with their places, in random order, so that a place in the list does not tell which thing it is."""
+    order = [things[place] for place in rng.permutation(len(things))]
+    found = "; ".join(f"{with_article(thing.name)} {_reach(thing, scene)}" for thing in order)
+    return f"There is {found or 'nothing'}."
+
+
+def _comparison(rng: np.random.Generator, scenes: list[Scene]) -> Turn:
+    """A question about what one of two pictures has and the other has not, or has at another place."""
+    index = int(rng.integers(2))
+    scene, other = scenes[index], scenes[1 - index]
+    which, places = ("first", "second")[index], {thing.name: thing.box for thing in other.things}
+    if rng.random() < 0.6:
+        question = f"Which things are only in the {which} picture?"
+        found = [thing for thing in scene.things if thing.name not in places]
+    else:
+        question = f"Which things are at another place in the {which} picture?"
+        found = [thing for thing in scene.things if places.get(thing.name, thing.box) != thing.box]
+    return Turn(question, _listed(found, scene, rng), None, {thing.name: thing.box for thing in scene.things})
+
+
 def _turn(rng: np.random.Generator, scenes: list[Scene], listed: float) -> Turn:
-    """One question about a random picture: which things there are (`listed` of the questions), or where a named one is."""
+    """A question that compares, one for a list of the things in a random picture, or one for where a named thing is."""
+    if len(scenes) == 2 and rng.random() < COMPARED:
+        return _comparison(rng, scenes)
     index = int(rng.integers(len(scenes)))
     scene = scenes[index]
     things = {thing.name: thing.box for thing in scene.things}
@@ -55,22 +92,33 @@ def _turn(rng: np.random.Generator, scenes: list[Scene], listed: float) -> Turn:
     place = "" if len(scenes) == 1 else f"in the {('first', 'second')[index]} picture, "
     names = sorted({thing.name for scene in scenes for thing in scene.things})
     if not names or rng.random() < listed:
-        # In random order, so that a thing's place in the list does not tell which one it is.
-        order = [scene.things[place] for place in rng.permutation(len(scene.things))]
-        found = "; ".join(f"{with_article(thing.name)} {_reach(thing, scene)}" for thing in order)
-        return Turn(f"{place}which things are there?".capitalize(), f"There is {found or 'nothing'}.", None, things)
+        return Turn(f"{place}which things are there?".capitalize(), _listed(scene.things, scene, rng), None, things)
     name = names[int(rng.integers(len(names)))]
-    question = f"{place}where is the {name}?".capitalize()
+    question, answer = list(WHERE.items())[int(rng.integers(len(WHERE)))]
+    question = f"{place}{question.format(name=name)}".capitalize()
     thing = next((thing for thing in scene.things if thing.name == name), None)
     if thing is None:
         return Turn(question, f"There is no {name}.", None, things)
-    return Turn(question, f"The {name} reaches {_reach(thing, scene)}.", normalised(thing.box, scene.size), things)
+    answer = answer.format(name=name, reach=_reach(thing, scene))
+    return Turn(question, answer, normalised(thing.box, scene.size), things)
+
+
+def filler(rng: np.random.Generator, words: Sequence[str]) -> str:
+    """Up to MOST_FILLER of `words` in random order."""
+    return " ".join(rng.choice(words, size=int(rng.integers(1, MOST_FILLER))))
+
+
+@cache
+def filler_words() -> list[str]:
+    """The plain words of the verdict prompts: a prompt is long, and most of it says nothing about where a thing is."""
+    found = re.findall(r"[A-Za-z]+", f"{SC_PROMPT} {PQ_PROMPT}")
+    return sorted({word.lower() for word in found if not LEFT_OUT.search(word)})
 
 
 def conversation(seed: int, number: int, side: int, level: int = TWO_PICTURES) -> Conversation:
     """Conversation `number` of a seed: always the same.
 
-    `level`: ONE_THING in one picture; ONE_PICTURE of several things; TWO_PICTURES in 70 %, one in the rest, and the last
+    `level`: ONE_THING in one picture; ONE_PICTURE of several things; TWO_PICTURES in 80 %, one in the rest, and the last
     picture damaged in half of them.
     """
     rng = np.random.default_rng([seed, number, 1])
@@ -79,11 +127,13 @@ def conversation(seed: int, number: int, side: int, level: int = TWO_PICTURES) -
     scenes = [second]
     if level == ONE_THING:
         scenes = [replace(source, things=source.things[:1])]
-    elif level == TWO_PICTURES and rng.random() < 0.7:
+    elif level == TWO_PICTURES and rng.random() < 0.8:
         scenes = [source, second]
     pictures = [draw_scene(scene) for scene in scenes]
     if level == TWO_PICTURES and rng.random() < 0.5:
         pictures[-1] = randomly_degraded(pictures[-1], rng)
-    return Conversation(
-        pictures, [_turn(rng, scenes, LISTED[level]) for _ in range(1 if level == ONE_THING else TURNS)]
-    )
+    turns = [_turn(rng, scenes, LISTED[level]) for _ in range(1 if level == ONE_THING else TURNS)]
+    if rng.random() < 0.5:
+        parts = rng.permutation([turns[0].question, filler(rng, filler_words())])
+        turns[0] = turns[0]._replace(question=" ".join(map(str, parts)))
+    return Conversation(pictures, turns)

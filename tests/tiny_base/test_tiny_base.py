@@ -1,5 +1,8 @@
 """The tiny base: what it is asked, where the read-outs look, and that its script builds a checkpoint that loads."""
 
+import re
+from collections import Counter
+
 import pytest
 import torch
 
@@ -13,22 +16,49 @@ from tiny_base.names import NamedThings, name_ends, word_ids
 from tiny_base.tokenizer import train_tokenizer
 
 
-def test_answers_give_the_box_of_the_thing_asked_about():
-    asked = [turn for number in range(40) for turn in conversation(7, number, SIDE, TWO_PICTURES).turns]
-    where = [turn for turn in asked if "here is the" in turn.question]
-    assert len(where) > 50
-    for turn in where:
-        name = turn.question.split("here is the ")[1].rstrip("?")
-        if turn.box is None:
-            assert name not in turn.things and turn.answer == f"There is no {name}."
-        else:
+def test_answers_name_the_things_and_their_places():
+    asked = [turn for number in range(60) for turn in conversation(7, number, SIDE, TWO_PICTURES).turns]
+    said = Counter()
+    for turn in asked:
+        places = {
+            name: "from {} {} to {} {}".format(*normalised(box, (SIDE, SIDE))) for name, box in turn.things.items()
+        }
+        if turn.box is not None:
+            name = next(name for name in turn.things if name in turn.question)
+            assert name in turn.answer and places[name] in turn.answer
             assert turn.box == normalised(turn.things[name], (SIDE, SIDE))
-            assert "from {} {} to {} {}".format(*turn.box) in turn.answer
+            said["place"] += 1
+        elif turn.answer.startswith("There is no "):
+            assert turn.answer.removeprefix("There is no ").rstrip(".") not in turn.things
+            said["absent"] += 1
+        else:
+            assert all(name in turn.things and place == places[name] for name, place in listed(turn.answer))
+            said["list"] += 1
+            if "which things are there?" in turn.question:
+                assert len(listed(turn.answer)) == len(turn.things)
+    assert min(said.values()) > 5 and len(said) == 3
+
+
+def listed(answer):
+    return re.findall(r"an? (\w+ \w+) (from \d+ \d+ to \d+ \d+)", answer)
+
+
+def test_comparisons_tell_what_the_other_picture_lacks():
+    asked = [conversation(7, number, SIDE, TWO_PICTURES).turns for number in range(200)]
+    only = [turns for turns in asked if sum("only in the first" in turn.question for turn in turns)]
+    checked = 0
+    for turns in only:
+        first = next(turn for turn in turns if "only in the first" in turn.question)
+        second = next((t for t in turns if "In the second picture, " in t.question), None)
+        if second is not None:
+            assert {name for name, _ in listed(first.answer)} == set(first.things) - set(second.things)
+            checked += 1
+    assert checked > 10
 
 
 def test_no_conversation_holds_anything_of_a_verdict():
     text = " ".join(turn.question + turn.answer for n in range(200) for turn in conversation(7, n, SIDE).turns)
-    assert not [word for word in ("{", "<|", "score", "edit", "reasoning", "remove", "bbox") if word in text]
+    assert not [word for word in ("{", "<|", "score", "edit", "reason", "remove", "bbox") if word in text]
 
 
 def test_read_outs_look_where_names_end(tiny_processor):
