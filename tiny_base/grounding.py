@@ -25,16 +25,15 @@ TURNS = 5
 ONE_THING, ONE_PICTURE, TWO_PICTURES = 0, 1, 2
 # Share of questions that ask for a list, by level: only a list makes the model name what it sees.
 LISTED = (0.7, 0.3, 0.2)
-# Share of questions about two pictures that compare them.
-COMPARED = 0.4
-# A question after the name, and how it is answered: several, so that finding a thing does not hang on one sentence.
+# Questions about a named thing, each with its answer: several, so that finding it does not hang on one sentence. A name in
+# quotation marks starts with another token than a name after a space.
 WHERE = {
     "where is the {name}?": "The {name} reaches {reach}.",
-    "find the {name}.": "Found {reach}, the {name}.",
-    "look at the {name} and say its name, then its place.": "It is named {name} and placed {reach}.",
+    "find the {name}.": 'Found "{name}" at {corners}.',
+    "look at the {name} and name it.": 'This is named "{name}", {corners}.',
 }
 # Words before or after the first question of half the conversations: they mean nothing, and a model must read past them.
-MOST_FILLER = 100
+MOST_FILLER = 150
 LEFT_OUT = re.compile(r"json|score|region|edit|box|tag|cite|reason|label|key|id\b", re.IGNORECASE)
 
 
@@ -67,24 +66,8 @@ def _listed(things: Sequence[Thing], scene: Scene, rng: np.random.Generator) -> 
     return f"There is {found or 'nothing'}."
 
 
-def _comparison(rng: np.random.Generator, scenes: list[Scene]) -> Turn:
-    """A question about what one of two pictures has and the other has not, or has at another place."""
-    index = int(rng.integers(2))
-    scene, other = scenes[index], scenes[1 - index]
-    which, places = ("first", "second")[index], {thing.name: thing.box for thing in other.things}
-    if rng.random() < 0.6:
-        question = f"Which things are only in the {which} picture?"
-        found = [thing for thing in scene.things if thing.name not in places]
-    else:
-        question = f"Which things are at another place in the {which} picture?"
-        found = [thing for thing in scene.things if places.get(thing.name, thing.box) != thing.box]
-    return Turn(question, _listed(found, scene, rng), None, {thing.name: thing.box for thing in scene.things})
-
-
 def _turn(rng: np.random.Generator, scenes: list[Scene], listed: float) -> Turn:
-    """A question that compares, one for a list of the things in a random picture, or one for where a named thing is."""
-    if len(scenes) == 2 and rng.random() < COMPARED:
-        return _comparison(rng, scenes)
+    """One question about a random picture: which things there are (`listed` of the questions), or where a named one is."""
     index = int(rng.integers(len(scenes)))
     scene = scenes[index]
     things = {thing.name: thing.box for thing in scene.things}
@@ -99,8 +82,9 @@ def _turn(rng: np.random.Generator, scenes: list[Scene], listed: float) -> Turn:
     thing = next((thing for thing in scene.things if thing.name == name), None)
     if thing is None:
         return Turn(question, f"There is no {name}.", None, things)
-    answer = answer.format(name=name, reach=_reach(thing, scene))
-    return Turn(question, answer, normalised(thing.box, scene.size), things)
+    box = normalised(thing.box, scene.size)
+    answer = answer.format(name=name, reach=_reach(thing, scene), corners=", ".join(map(str, box)))
+    return Turn(question, answer, box, things)
 
 
 def filler(rng: np.random.Generator, words: Sequence[str]) -> str:
@@ -133,7 +117,7 @@ def conversation(seed: int, number: int, side: int, level: int = TWO_PICTURES) -
     if level == TWO_PICTURES and rng.random() < 0.5:
         pictures[-1] = randomly_degraded(pictures[-1], rng)
     turns = [_turn(rng, scenes, LISTED[level]) for _ in range(1 if level == ONE_THING else TURNS)]
-    if rng.random() < 0.5:
+    if rng.random() < 0.7:
         parts = rng.permutation([turns[0].question, filler(rng, filler_words())])
         turns[0] = turns[0]._replace(question=" ".join(map(str, parts)))
     return Conversation(pictures, turns)

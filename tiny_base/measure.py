@@ -25,7 +25,7 @@ from training.model import load_model, load_processor
 
 # Conversations and groups that no training run sees.
 SEED = 1_000_003
-BOX = re.compile(r"from (\d+) (\d+) to (\d+) (\d+)")
+BOX = re.compile(r"(\d+),? (\d+)(?: to|,) (\d+),? (\d+)")
 
 
 def grounding(model: PreTrainedModel, processor: ProcessorMixin, count: int, batch: int) -> dict[str, float]:

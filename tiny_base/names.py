@@ -23,13 +23,18 @@ READ_AFTER = 2
 Batch = dict[str, torch.Tensor]
 
 
-def word_ids(tokenizer: Qwen2TokenizerFast) -> dict[str, int]:
-    """Token id of every colour's and shape's name as it stands within a sentence. Raises ValueError where one has no token."""
+def word_ids(
+    tokenizer: Qwen2TokenizerFast, words: Sequence[str] = (*COLOURS, *SHAPES), before: str = " "
+) -> dict[str, int]:
+    """Token id of every one of `words` as it stands after `before`: a space, or nothing, as after a quotation mark.
+
+    Raises ValueError where one has no token of its own.
+    """
     ids = {}
-    for word in (*COLOURS, *SHAPES):
-        found = tokenizer(f" {word}")["input_ids"]
+    for word in words:
+        found = tokenizer(f"{before}{word}")["input_ids"]
         if len(found) != 1:
-            raise ValueError(f"the tokenizer has no token of its own for {word!r}")
+            raise ValueError(f"the tokenizer has no token of its own for {before + word!r}")
         ids[word] = found[0]
     return ids
 
@@ -42,6 +47,7 @@ def name_ends(
     `things`: of each turn, the pixel boxes by name. Where a colour stands for one thing alone, its token counts too.
     """
     words = {token: word for word, token in word_ids(tokenizer).items()}
+    words |= {token: word for word, token in word_ids(tokenizer, tuple(COLOURS), "").items()}
     opening = tokenizer.convert_tokens_to_ids("<|im_start|>")
     message = -1
     for place, token in enumerate(ids):

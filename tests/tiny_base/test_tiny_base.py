@@ -25,8 +25,8 @@ def test_answers_name_the_things_and_their_places():
         }
         if turn.box is not None:
             name = next(name for name in turn.things if name in turn.question)
-            assert name in turn.answer and places[name] in turn.answer
             assert turn.box == normalised(turn.things[name], (SIDE, SIDE))
+            assert name in turn.answer and re.findall(r"\d+", turn.answer) == [str(corner) for corner in turn.box]
             said["place"] += 1
         elif turn.answer.startswith("There is no "):
             assert turn.answer.removeprefix("There is no ").rstrip(".") not in turn.things
@@ -41,19 +41,6 @@ def test_answers_name_the_things_and_their_places():
 
 def listed(answer):
     return re.findall(r"an? (\w+ \w+) (from \d+ \d+ to \d+ \d+)", answer)
-
-
-def test_comparisons_tell_what_the_other_picture_lacks():
-    asked = [conversation(7, number, SIDE, TWO_PICTURES).turns for number in range(200)]
-    only = [turns for turns in asked if sum("only in the first" in turn.question for turn in turns)]
-    checked = 0
-    for turns in only:
-        first = next(turn for turn in turns if "only in the first" in turn.question)
-        second = next((t for t in turns if "In the second picture, " in t.question), None)
-        if second is not None:
-            assert {name for name, _ in listed(first.answer)} == set(first.things) - set(second.things)
-            checked += 1
-    assert checked > 10
 
 
 def test_no_conversation_holds_anything_of_a_verdict():
