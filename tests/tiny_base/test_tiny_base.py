@@ -51,6 +51,7 @@ def test_no_conversation_holds_anything_of_a_verdict():
 def test_read_outs_look_where_names_end(tiny_processor):
     tokenizer = tiny_processor.tokenizer
     words = {token: word for word, token in word_ids(tokenizer).items()}
+    words |= {token: word for word, token in word_ids(tokenizer, tuple(COLOURS), "").items()}
     for number in range(20):
         talk = conversation(7, number, SIDE, ONE_PICTURE)
         text = tiny_processor.apply_chat_template(chat(talk))
@@ -72,9 +73,10 @@ def test_batches_hold_corners_within_the_picture(tiny_processor, batches):
     assert len(batch["places"]) == len(batch["corners"]) >= 8
     assert batch["corners"].min() >= 0 and batch["corners"].max() <= SIDE
     assert (batch["corners"][:, :2] < batch["corners"][:, 2:]).all()
-    shapes = {word_ids(tiny_processor.tokenizer)[word] for word in (*COLOURS, *SHAPES)}
+    tokenizer = tiny_processor.tokenizer
+    names = {*word_ids(tokenizer).values(), *word_ids(tokenizer, tuple(COLOURS), "").values()}
     rows, places = batch["places"].T
-    assert set(batch["input_ids"][rows, places].tolist()) <= shapes
+    assert set(batch["input_ids"][rows, places].tolist()) <= names
     if "labels" in batch:
         answered = batch["labels"] != -100
         assert 0 < answered.sum() < answered.numel()
