@@ -26,13 +26,15 @@ ONE_THING, ONE_PICTURE, TWO_PICTURES = 0, 1, 2
 # Share of questions that ask for a list, by level: only a list makes the model name what it sees.
 LISTED = (0.7, 0.3, 0.2)
 # Questions about a named thing, each with its answer: several, so that finding it does not hang on one sentence. A name in
-# quotation marks starts with another token than a name after a space.
+# quotation marks starts with another token than a name after a space; between words that mean nothing only the name itself
+# tells where it is.
 WHERE = {
     "where is the {name}?": "The {name} reaches {reach}.",
     "find the {name}.": 'Found "{name}" at {corners}.',
-    "look at the {name} and name it.": 'This is named "{name}", {corners}.',
+    "{before} {name} {after}: name it.": 'This is named "{name}", {corners}.',
+    "{before} {name} {after}: what is it?": 'It is "{name}", which is at {corners}.',
 }
-# Words before or after the first question of half the conversations: they mean nothing, and a model must read past them.
+# Words before the first question of half the conversations: they mean nothing, and a model must read past them.
 MOST_FILLER = 150
 LEFT_OUT = re.compile(r"json|score|region|edit|box|tag|cite|reason|label|key|id\b", re.IGNORECASE)
 
@@ -78,7 +80,8 @@ def _turn(rng: np.random.Generator, scenes: list[Scene], listed: float) -> Turn:
         return Turn(f"{place}which things are there?".capitalize(), _listed(scene.things, scene, rng), None, things)
     name = names[int(rng.integers(len(names)))]
     question, answer = list(WHERE.items())[int(rng.integers(len(WHERE)))]
-    question = f"{place}{question.format(name=name)}".capitalize()
+    before, after = (filler(rng, 8) for _ in range(2))
+    question = f"{place}{question.format(name=name, before=before, after=after)}".capitalize()
     thing = next((thing for thing in scene.things if thing.name == name), None)
     if thing is None:
         return Turn(question, f"There is no {name}.", None, things)
@@ -87,16 +90,16 @@ def _turn(rng: np.random.Generator, scenes: list[Scene], listed: float) -> Turn:
     return Turn(question, answer, box, things)
 
 
-def filler(rng: np.random.Generator, words: Sequence[str]) -> str:
-    """Up to MOST_FILLER of `words` in random order."""
-    return " ".join(rng.choice(words, size=int(rng.integers(1, MOST_FILLER))))
-
-
 @cache
 def filler_words() -> list[str]:
     """The plain words of the verdict prompts: a prompt is long, and most of it says nothing about where a thing is."""
     found = re.findall(r"[A-Za-z]+", f"{SC_PROMPT} {PQ_PROMPT}")
     return sorted({word.lower() for word in found if not LEFT_OUT.search(word)})
+
+
+def filler(rng: np.random.Generator, most: int) -> str:
+    """One to `most` filler words in random order."""
+    return " ".join(rng.choice(filler_words(), size=int(rng.integers(1, most + 1))))
 
 
 def conversation(seed: int, number: int, side: int, level: int = TWO_PICTURES) -> Conversation:
@@ -118,6 +121,5 @@ def conversation(seed: int, number: int, side: int, level: int = TWO_PICTURES) -
         pictures[-1] = randomly_degraded(pictures[-1], rng)
     turns = [_turn(rng, scenes, LISTED[level]) for _ in range(1 if level == ONE_THING else TURNS)]
     if rng.random() < 0.7:
-        parts = rng.permutation([turns[0].question, filler(rng, filler_words())])
-        turns[0] = turns[0]._replace(question=" ".join(map(str, parts)))
+        turns[0] = turns[0]._replace(question=f"{filler(rng, MOST_FILLER)}. {turns[0].question}")
     return Conversation(pictures, turns)

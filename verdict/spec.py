@@ -13,17 +13,20 @@ from verdict.schema import TASKS, Task
 
 FILE_NAME = "verdict.json"
 
-SC_PROMPT = """The first picture is the source. The second picture is the result of this editing instruction: $instruction
-Judge the edit. Answer with one JSON object and nothing else, with these keys in this order:
+# The instruction comes last: next to the answer that has to name what it names.
+SC_PROMPT = """The first picture is the source, the second picture is what an edit made of it. Judge the edit. \
+Answer with one JSON object and nothing else, with these keys in this order:
 "edit_region": a list of {"id", "label", "bbox_2d"} of every region that was changed, ids from 0, "bbox_2d" as \
 [x1, y1, x2, y2] from 0 to 1000 in the second picture; empty if nothing was edited.
 "reasoning": a text that writes <|bbox_ID|> before it describes a region, and <|global|> before the overall assessment.
-"score": [success, over-editing], each from $low to $high; over-editing is $high if nothing else was changed."""
+"score": [success, over-editing], each from $low to $high; over-editing is $high if nothing else was changed.
+The editing instruction: $instruction"""
 
-PQ_PROMPT = """The picture is the result of this editing instruction: $instruction
-Judge how good it looks. Answer with one JSON object and nothing else, with these keys in this order:
+PQ_PROMPT = """The picture is the result of an edit. Judge how good it looks. \
+Answer with one JSON object and nothing else, with these keys in this order:
 "reasoning": a text about how natural the picture is.
-"score": [naturalness, artifacts], each from $low to $high, where $high is natural and free of artifacts."""
+"score": [naturalness, artifacts], each from $low to $high, where $high is natural and free of artifacts.
+The editing instruction: $instruction"""
 
 
 class SpecError(ValueError):
