@@ -1,0 +1,59 @@
+"""What an adapter adds to each weight of its base, in fp32."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftConfig
+from peft.utils.other import get_pattern_key
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from pipeline.errors import UserError
+
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class Lora:
+    """The two factors and the scaling of one adapted weight: A is rank x inputs, B is outputs x rank."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scaling: float
+
+    def applied_to(self, weight: torch.Tensor) -> torch.Tensor:
+        """`weight` + (B @ A) * scaling, computed in fp32 and rounded to the dtype of `weight`.
+
+        The order of operations is PEFT's, so that the result has the bits of PEFT's own merge into fp32 weights.
+        """
+        delta = self.b.float() @ self.a.float()
+        return delta.mul_(self.scaling).add_(weight).to(weight.dtype)
+
+
+def load_adapter(folder: Path) -> dict[str, Lora]:
+    """The adapter in `folder` by the checkpoint's name of each weight that it changes.
+
+    Raises UserError where there is none, or one with more than plain LoRA on linear layers.
+    """
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{folder}: no adapter that can be read: {' '.join(str(error).split())[:200]}") from None
+    modules = {name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")}
+    odd = set(tensors) ^ {f"{module}.lora_{factor}.weight" for module in modules for factor in "AB"}
+    if odd or not modules:
+        found = min(odd) if odd else "no tensor"
+        raise UserError(f"{folder}: {found}: only plain LoRA on linear layers can be merged")
+    adapter = {}
+    for module in modules:
+        a, b = tensors[f"{module}.lora_A.weight"], tensors[f"{module}.lora_B.weight"]
+        name = module.removeprefix(PREFIX)
+        alpha = config.alpha_pattern.get(get_pattern_key(list(config.alpha_pattern), name), config.lora_alpha)
+        adapter[f"{name}.weight"] = Lora(a, b, alpha / (math.sqrt(len(a)) if config.use_rslora else len(a)))
+    return adapter
