@@ -1,15 +1,20 @@
-"""The merge stage, and its verification alone.
+"""The merge stage, its verification alone, and publishing.
 
 python -m export merge --base runs/tiny/sft/merged --adapter runs/tiny/grpo/adapter --output_dir runs/tiny/merge
 python -m export verify runs/tiny/merge --base runs/tiny/sft/merged --adapter runs/tiny/grpo/adapter
 
 Several adapters are given in the order of training: `--adapter SFT GRPO` on the base that SFT started from. A full
 fine-tune's weights, in one folder of safetensors, go in with `--checkpoint FOLDER` instead.
+
+python -m export push runs/tiny --repo org/name [--revision NAME] [--private] [--adapters] [--confirm]
+
+Verifies again, writes the model card, shows what would be published, and with --confirm publishes it.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,6 +71,29 @@ def run_verify(folder: Path, base: str, adapters: Sequence[Path], checkpoint: Pa
     )
 
 
+def run_push(folder: Path, repo: str, revision: str, private: bool, adapters: bool, confirm: bool) -> None:
+    from huggingface_hub import HfApi
+
+    from export.card import write_card
+    from export.push import gather_adapters, merged_files, show, upload
+    from export.run import Run
+
+    run = Run(folder)
+    for stage in ("data", "sft", "grpo", "merge", "eval"):
+        run.recipe(stage)
+    merged = folder / "merge"
+    run_verify(merged, run.base, run.adapters, None)
+    write_card(run, repo)
+    with tempfile.TemporaryDirectory() as temporary:
+        source = Path(temporary) if adapters else merged
+        names = gather_adapters(run, source, repo) if adapters else merged_files(merged)
+        show(source, names, repo, revision, private)
+        if not confirm:
+            print("dry run: nothing was uploaded; CONFIRM=1 (--confirm) publishes this")
+            return
+        print(f"published: {repo} @ {revision}, commit {upload(HfApi(), source, names, repo, revision, private)}")
+
+
 @one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -86,8 +114,26 @@ def main() -> None:
         trained.add_argument(
             "--checkpoint", type=Path, help="folder of a full fine-tune's weights, instead of adapters"
         )
+    pushing = verbs.add_parser("push", help="publish a run's merged model on the Hub (dry run without --confirm)")
+    pushing.add_argument("run", type=Path, help="folder of the recipe's stages: runs/NAME")
+    pushing.add_argument("--repo", required=True, help="org/name")
+    pushing.add_argument("--revision", default="main", help="branch to publish on (default: %(default)s)")
+    pushing.add_argument("--private", action="store_true", help="make the repository private")
+    pushing.add_argument(
+        "--adapters", action="store_true", help="publish both stages' adapters instead of the merged weights"
+    )
+    pushing.add_argument("--confirm", action="store_true", help="upload")
     arguments = parser.parse_args()
-    if arguments.verb == "merge":
+    if arguments.verb == "push":
+        run_push(
+            arguments.run,
+            arguments.repo,
+            arguments.revision,
+            arguments.private,
+            arguments.adapters,
+            arguments.confirm,
+        )
+    elif arguments.verb == "merge":
         run_merge(arguments.base, arguments.adapter, arguments.checkpoint, arguments.output_dir, arguments.fresh)
     else:
         run_verify(arguments.folder, arguments.base, arguments.adapter, arguments.checkpoint)

@@ -12,13 +12,14 @@ from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import UserError
+from pipeline.fingerprint import ABOUT
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 # Everything beside the weights that some loader of a checkpoint reads.
 BESIDE = ("*.json", "*.jinja", "*.txt")
 # What stages write for themselves, and the index of weights in another format.
-NOT_THE_MODELS = {"export_report.json", "fingerprint.json", "trainer_state.json", "pytorch_model.bin.index.json"}
+NOT_THE_MODELS = {*ABOUT, "trainer_state.json", "pytorch_model.bin.index.json"}
 
 
 @dataclass(frozen=True)
