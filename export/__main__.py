@@ -75,12 +75,12 @@ def run_push(folder: Path, repo: str, revision: str, private: bool, adapters: bo
     from huggingface_hub import HfApi
 
     from export.card import write_card
-    from export.push import gather_adapters, merged_files, show, upload
+    from export.contents import gather_adapters, merged_files, show
+    from export.push import upload
     from export.run import Run
 
     run = Run(folder)
-    for stage in ("data", "sft", "grpo", "merge", "eval"):
-        run.recipe(stage)
+    run.need_finished("data", "sft", "grpo", "merge", "eval")
     merged = folder / "merge"
     run_verify(merged, run.base, run.adapters, None)
     write_card(run, repo)

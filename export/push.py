@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
 from pathlib import Path
 
 import httpx
 from huggingface_hub import CommitOperationCopy, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.sha import git_hash
-from rich.console import Console
-from rich.table import Table
 
-from export.checkpoint import files_beside, weight_files
-from export.run import Run
 from pipeline.errors import UserError
 from verdict.spec import FILE_NAME as SPEC
 
-ABOUT = ("README.md", "curves.png", "export_report.json")
 # The Hub's own file, there from the start.
 HUBS_OWN = ".gitattributes"
 MEANING = {
@@ -32,42 +25,14 @@ MEANING = {
 }
 
 
-def merged_files(folder: Path) -> list[str]:
-    """Names of the files of a merged checkpoint that are published, weights first."""
-    return [*weight_files(folder), *files_beside(folder), *(name for name in ABOUT if (folder / name).exists())]
-
-
-def gather_adapters(run: Run, folder: Path, repo: str) -> list[str]:
-    """Copies both stages' adapters into `folder`, with the spec and a card that says how to use them; returns the names."""
-    names = [SPEC, "README.md"]
-    shutil.copyfile(run.folder / "merge" / SPEC, folder / SPEC)
-    for adapter in run.adapters:
-        place = folder / adapter.parent.name
-        place.mkdir()
-        shutil.copyfile(adapter / "adapter_model.safetensors", place / "adapter_model.safetensors")
-        config = json.loads((adapter / "adapter_config.json").read_text())
-        config["base_model_name_or_path"] = run.base_on_hub or Path(run.base).name
-        (place / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
-        names += [f"{place.name}/{name}" for name in ("adapter_config.json", "adapter_model.safetensors")]
-    stages = [adapter.parent.name for adapter in run.adapters]
-    (folder / "README.md").write_text(
-        f"---\nlibrary_name: peft\ntags:\n- lora\n---\n\n# {repo.split('/')[-1]}\n\nThe LoRA adapters of a reward model for image "
-        f"editing, one folder per stage. Apply them to `{run.base_on_hub or Path(run.base).name}` in the order of training, "
-        f"{' then '.join(stages)}, rounding to the dtype of the weights after each: merge the first before the next is loaded.\n"
-    )
-    return names
-
-
-def show(folder: Path, names: list[str], repo: str, revision: str, private: bool) -> None:
-    """Prints what would be published: files, sizes, the card."""
-    table = Table(title=f"{repo} @ {revision} ({'private' if private else 'public'})")
-    table.add_column("file", no_wrap=True)
-    table.add_column("bytes", justify="right")
-    for name in names:
-        table.add_row(name, f"{(folder / name).stat().st_size:,}")
-    table.add_row("total", f"{sum((folder / name).stat().st_size for name in names):,}", style="bold")
-    Console().print(table)
-    print((folder / "README.md").read_text())
+def meaning(error: BaseException) -> str:
+    """The error in a line: what the Hub's status means where it answered, also when the library wrapped that."""
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        return f"the Hub answered {status}: {MEANING.get(status) or error.server_message or 'no reason given'}"
+    if isinstance(error.__cause__, HfHubHTTPError):
+        return meaning(error.__cause__)
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def check_remote(api: HfApi, folder: Path, names: list[str], repo: str, revision: str) -> None:
@@ -141,13 +106,6 @@ def upload(api: HfApi, folder: Path, names: list[str], repo: str, revision: str,
         commit = move(api, repo, staging, revision, names)
         check_remote(api, folder, names, repo, revision)
         api.delete_branch(repo, branch=staging)
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        said = (error.server_message or str(error)).strip().splitlines()[0]
-        raise UserError(f"{repo}: the Hub answered {status}: {MEANING.get(status, said)}; {AGAIN}") from None
-    except (httpx.HTTPError, HFValidationError, OSError) as error:
-        raise UserError(f"{repo}: {' '.join(str(error).split()) or type(error).__name__}; {AGAIN}") from None
+    except (httpx.HTTPError, OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{repo}: {meaning(error)}; the same command goes on from what is there") from None
     return commit
-
-
-AGAIN = "the same command goes on from what is there"

@@ -23,10 +23,17 @@ class Run:
 
     folder: Path
 
+    def need_finished(self, *stages: str) -> None:
+        """Raises UserError naming the first of `stages` that did not reach its end."""
+        for stage in stages:
+            if not finished(self.folder / stage):
+                raise UserError(
+                    f"{self.folder / stage} is not finished: run 'make {stage}' first (with the same RECIPE)"
+                )
+
     def recipe(self, stage: str) -> dict[str, Any]:
         """The resolved recipe that `stage` ran with. Raises UserError where it did not finish."""
-        if not finished(self.folder / stage):
-            raise UserError(f"{self.folder / stage} is not finished: run 'make {stage}' first (with the same RECIPE)")
+        self.need_finished(stage)
         recipe: dict[str, Any] = json.loads((self.folder / stage / FILE_NAME).read_text())["made_from"]["recipe"]
         return recipe
 
