@@ -73,12 +73,18 @@ def run_verify(folder: Path, base: str, adapters: Sequence[Path], checkpoint: Pa
 
 def run_push(folder: Path, repo: str, revision: str, private: bool, adapters: bool, confirm: bool) -> None:
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
 
     from export.card import write_card
     from export.contents import gather_adapters, merged_files, show
     from export.push import upload
     from export.run import Run
 
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise UserError(f"REPO: {error}") from None
     run = Run(folder)
     run.need_finished("data", "sft", "grpo", "merge", "eval")
     merged = folder / "merge"

@@ -4,11 +4,15 @@ import shutil
 
 import pytest
 import torch
+import yaml
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText
 
+from evaluation.metrics import METRICS
 from export.merge import adapted, write_merged
-from tests.conftest import BASE
+from export.verify import verify
+from pipeline.fingerprint import finish, hash_model, write_json
+from tests.conftest import BASE, ROOT
 from verdict import Spec, save_spec
 
 SPEC = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=16)
@@ -62,4 +66,36 @@ def merged_shards(sharded, adapters, tmp_path_factory):
     """The two-shard bf16 base with both adapters merged."""
     folder = tmp_path_factory.mktemp("merged_shards")
     write_merged(sharded, adapted(sharded, adapters), SPEC, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run(small_data, adapters, tmp_path_factory):
+    """A finished run as the stages leave it: data, adapters, merge and verification are real, logs and figures are not."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    shutil.copytree(small_data, folder / "data")
+    for stage, adapter in zip(("sft", "grpo"), adapters, strict=True):
+        shutil.copytree(adapter, folder / stage / "adapter")
+        recipe = yaml.safe_load((ROOT / "recipes" / "tiny" / f"{stage}.yaml").read_text())
+        finish(folder / stage, {"recipe": {**recipe, "model_name_or_path": str(BASE)}})
+        history = [{"step": step, "loss": 2.0 / step, "rewards/box_iou/mean": step / 9} for step in range(1, 5)]
+        write_json(
+            folder / stage / "trainer_state.json", {"log_history": [*history, {"step": 4, "train_runtime": 90.0}]}
+        )
+    merge = folder / "merge"
+    merge.mkdir()
+    write_merged(BASE, adapted(BASE, adapters), SPEC, merge)
+    write_json(merge / "export_report.json", verify(merge, str(BASE), adapters))
+    finish(merge, {})
+    for name in ("eval", "report"):
+        (folder / name).mkdir()
+    finish(folder / "eval", {"models": {"merged": [hash_model(str(merge)), None]}})
+    figures = {name: {"mean": 0.5, "low": 0.25, "high": 0.625} for name in METRICS}
+    figures["score_mae"] = {"mean": None, "low": None, "high": None}
+    report = {
+        "rows": {"sc": 12, "pq": 12},
+        "models": {"sft": figures, "merged": figures},
+        "differences": {"grpo-sft": figures},
+    }
+    write_json(folder / "report" / "heldout.json", report)
     return folder
