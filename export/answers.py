@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel, ProcessorMixin
 
 from data.images import fit
 from data.rows import prompt_messages
 from data.synthetic.generate import group_rows
+from export.checkpoint import weight_files
 from pipeline.errors import UserError
 from training.model import load_processor, vision_token_ids
 from verdict import Spec
@@ -46,6 +48,14 @@ def with_adapters(base: Path, adapters: Sequence[Path]) -> PreTrainedModel:
     return model
 
 
+def with_weights(base: Path, checkpoint: Path) -> PreTrainedModel:
+    """The base in fp32 with the weights of a full fine-tune, which may be a folder of nothing else."""
+    model = load(base)
+    for file in weight_files(checkpoint):
+        model.load_state_dict(load_file(checkpoint / file), strict=False)
+    return model
+
+
 def prompts(processor: ProcessorMixin, spec: Spec) -> Iterator[BatchFeature]:
     """Processed prompts of synthetic pairs: `sc`, with two pictures, and `pq` in turn."""
     side = int(spec.pixels.max**0.5)
@@ -70,13 +80,13 @@ def check_prompts(folder: Path, base: Path, spec: Spec) -> None:
 
 
 @torch.inference_mode()
-def answers(load: Load, folder: Path, spec: Spec, dtype: torch.dtype) -> list[Answer]:
-    """What the model that `load` gives answers to the prompts, computed in `dtype`; it is freed afterwards.
+def answers(source: Load, folder: Path, spec: Spec, dtype: torch.dtype) -> list[Answer]:
+    """What the model that `source` gives answers to the prompts, computed in `dtype`; it is freed afterwards.
 
     On a GPU where there is one. `folder` holds the processor.
     """
     processor = AutoProcessor.from_pretrained(folder)
-    model = load().to("cuda" if torch.cuda.is_available() else "cpu", dtype).eval()
+    model = source().to("cuda" if torch.cuda.is_available() else "cpu", dtype).eval()
     found = []
     for prompt in prompts(processor, spec):
         prompt = prompt.to(model.device)
@@ -121,7 +131,7 @@ def check_answers(folder: Path, expected: Load, spec: Spec, stored: torch.dtype)
         tolerance = furthest(rounded, trained)
         name = str(stored).removeprefix("torch.")
         report["same_verdicts"][name] = same(answers(lambda: load(folder), folder, spec, stored), rounded)
-        report["tolerance_is"] = f"how far {name} arithmetic moves the logits of the unmerged model"
+        report["tolerance_is"] = f"how far {name} arithmetic moves the logits of the trained model"
     difference = furthest(merged, trained)
     report |= {"max_logit_difference": difference, "tolerance": tolerance}
     if not difference <= tolerance:  # also catches NaN

@@ -52,10 +52,12 @@ def adapted(base: Path, adapters: Sequence[Path]) -> Change:
 def trained(base: Path, checkpoint: Path) -> Change:
     """The weights of a full fine-tune in place of the base's, rounded to the base's dtype.
 
-    Raises UserError where their names or shapes are not the base's.
+    An output layer that the base ties to its embeddings is left out. Raises UserError where names or shapes are not the base's.
     """
     stored, expected = stored_tensors(checkpoint), stored_tensors(base)
-    odd = sorted(name for name in {*stored, *expected} if name not in stored or name not in expected)
+    if json.loads((base / "config.json").read_text()).get("tie_word_embeddings") and "lm_head.weight" not in expected:
+        stored.pop("lm_head.weight", None)
+    odd = sorted(set(stored) ^ set(expected))
     odd += [name for name in expected if name in stored and stored[name].shape != expected[name].shape]
     if odd:
         raise UserError(f"{checkpoint}: not the tensors of {base}, by name and shape: {', '.join(odd[:3])}")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoProcessor
 
-from export.answers import check_answers, check_prompts, load, with_adapters
+from export.answers import check_answers, check_prompts, with_adapters, with_weights
 from export.checkpoint import files_beside, local_folder, weight_files
 from export.tensors import check_headers, check_values, merged_by_peft, of_checkpoint
 from pipeline.errors import UserError
@@ -71,7 +71,7 @@ def verify(folder: Path, base: str, adapters: Sequence[Path], checkpoint: Path |
     tensors = check_headers(folder, source)
     expected = of_checkpoint(checkpoint) if checkpoint else merged_by_peft(source, adapters)
     tensors |= check_values(folder, source, expected)
-    trained = (lambda: load(checkpoint)) if checkpoint else (lambda: with_adapters(source, adapters))
+    trained = (lambda: with_weights(source, checkpoint)) if checkpoint else (lambda: with_adapters(source, adapters))
     return {
         "passed": True,
         "base": base,

@@ -10,7 +10,9 @@ import time
 
 import pytest
 import torch
+from accelerate.utils import merge_fsdp_weights
 from safetensors.torch import load_file, save_file
+from torch.distributed.checkpoint import save
 from transformers import AutoModelForImageTextToText
 
 from export.merge import adapted, merge, trained, write_merged
@@ -94,6 +96,18 @@ def test_a_full_fine_tune_takes_the_bases_layout_and_dtype(sharded, tmp_path):
     save_file(wrong, tmp_path / "full" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"not the tensors of .*: model\.language_model\.norm\.weight"):
         trained(sharded, tmp_path / "full")
+
+
+def test_a_gathered_fsdp_checkpoint_is_exported_and_verified(sharded, tmp_path):
+    """Saved as FSDP's workers do, gathered by accelerate: weights alone, with the tied output layer."""
+    model = AutoModelForImageTextToText.from_pretrained(BASE, dtype=torch.float32)
+    with torch.no_grad():
+        model.model.language_model.norm.weight.mul_(1.5)
+    save({"model": model.state_dict()}, checkpoint_id=tmp_path / "fsdp", no_dist=True)
+    merge_fsdp_weights(str(tmp_path / "fsdp"), str(tmp_path / "full"))
+    (tmp_path / "out").mkdir()
+    write_merged(sharded, trained(sharded, tmp_path / "full"), SPEC, tmp_path / "out")
+    assert verify(tmp_path / "out", str(sharded), [], tmp_path / "full")["tensors"]["changed"] == 1
 
 
 def test_what_cannot_be_merged_is_refused(sharded, adapters, tmp_path):
