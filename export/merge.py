@@ -7,22 +7,25 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from tqdm import tqdm
 
-from export.adapter import load_adapter
+from export.adapter import load_adapter, merged_rows
 from export.checkpoint import as_bytes, files_beside, local_folder, stored_tensors, weight_files
 from pipeline.errors import UserError
 from pipeline.folders import whole_folder
 from training.model import load_processor
 from verdict import Spec, save_spec
 
-# A tensor's name and the base's tensor -> what is written in its place, of the same shape and dtype.
-Change = Callable[[str, torch.Tensor], torch.Tensor]
+SHARDS_AT_ONCE = 4
+
+# A tensor's name and the base's tensor -> what is written in its place, of the same shape and dtype, in pieces.
+Change = Callable[[str, torch.Tensor], Iterable[torch.Tensor]]
 
 
 def adapted(base: Path, adapters: Sequence[Path]) -> Change:
@@ -40,11 +43,9 @@ def adapted(base: Path, adapters: Sequence[Path]) -> Change:
             if name not in stored or stored[name].shape != shape:
                 raise UserError(f"{folder}: {base} has no {name} of shape {shape[0]} x {shape[1]} to merge into")
 
-    def change(name: str, tensor: torch.Tensor) -> torch.Tensor:
-        for adapter in loaded:
-            if name in adapter:
-                tensor = adapter[name].applied_to(tensor)
-        return tensor
+    def change(name: str, tensor: torch.Tensor) -> Iterable[torch.Tensor]:
+        loras = [adapter[name] for adapter in loaded if name in adapter]
+        return merged_rows(loras, tensor) if loras else [tensor]
 
     return change
 
@@ -62,11 +63,11 @@ def trained(base: Path, checkpoint: Path) -> Change:
     if odd:
         raise UserError(f"{checkpoint}: not the tensors of {base}, by name and shape: {', '.join(odd[:3])}")
     opened = {name: safe_open(checkpoint / name, framework="pt") for name in weight_files(checkpoint)}
-    return lambda name, tensor: opened[stored[name].file].get_tensor(name).to(tensor.dtype)
+    return lambda name, tensor: [opened[stored[name].file].get_tensor(name).to(tensor.dtype)]
 
 
 def write_shard(source: Path, target: Path, change: Change, bar: tqdm) -> None:
-    """Writes the safetensors file `source` as `target`, every tensor through `change`, one of them in memory at a time.
+    """Writes the safetensors file `source` as `target`, every tensor through `change`, a block of one in memory at a time.
 
     The header is the source's, byte for byte: names, dtypes, shapes and order stay.
     """
@@ -74,7 +75,8 @@ def write_shard(source: Path, target: Path, change: Change, bar: tqdm) -> None:
         length = raw.read(8)
         bar.update(out.write(length + raw.read(int.from_bytes(length, "little"))))
         for name in base.offset_keys():
-            bar.update(out.write(as_bytes(change(name, base.get_tensor(name))).numpy().data))
+            for piece in change(name, base.get_tensor(name)):
+                bar.update(out.write(as_bytes(piece).numpy().data))
 
 
 def write_beside(base: Path, spec: Spec, folder: Path) -> None:
@@ -90,11 +92,16 @@ def write_beside(base: Path, spec: Spec, folder: Path) -> None:
 
 def write_merged(base: Path, change: Change, spec: Spec, folder: Path) -> None:
     """Writes the changed base into `folder`, everything that a loader needs, on the disk when this returns."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a thread a shard: the blocks are too small to be divided
     files = weight_files(base)
     total = sum((base / name).stat().st_size for name in files)
-    with tqdm(total=total, desc="merging", unit="B", unit_scale=True) as bar:
-        for name in files:
-            write_shard(base / name, folder / name, change, bar)
+    with (
+        tqdm(total=total, desc="merging", unit="B", unit_scale=True) as bar,
+        ThreadPoolExecutor(SHARDS_AT_ONCE) as pool,
+    ):
+        list(pool.map(lambda name: write_shard(base / name, folder / name, change, bar), files))
+    torch.set_num_threads(threads)
     write_beside(base, spec, folder)
     for file in folder.iterdir():
         with file.open("rb") as written:
