@@ -14,7 +14,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data sft grpo merge eval report reward-audit test test-slow test-all lint
+.PHONY: help setup demo data sft grpo merge eval report push reward-audit test test-slow test-all lint
 
 help: ## list the verbs
 	@echo "make VERB [RECIPE=tiny] [FRESH=1]"
@@ -49,6 +49,10 @@ eval: $(VENV)/ready ## held-out verdicts of the base, both stages and the merge
 
 report: $(VENV)/ready ## the held-out table, heldout.json and the HTML page
 	@$(PY) -m evaluation report --config $(RECIPES)/eval.yaml
+
+push: $(VENV)/ready ## verify and publish: REPO=org/name [PRIVATE=1] [REVISION=main] [ADAPTERS=1]; a dry run without CONFIRM=1
+	@$(PY) -m export push $(RUN) --repo "$(REPO)" $(if $(REVISION),--revision "$(REVISION)") $(if $(PRIVATE),--private) \
+		$(if $(ADAPTERS),--adapters) $(if $(CONFIRM),--confirm)
 
 reward-audit: $(VENV)/ready ## what bad policies would earn under the recipe's rewards
 	@$(PY) -m rewards_fn audit $(RUN)/data/train.parquet --config $(RECIPES)/grpo.yaml

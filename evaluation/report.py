@@ -10,13 +10,13 @@ from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 
-from evaluation.curves import curves_uri
 from evaluation.heldout import read_lines
 from evaluation.metrics import METRICS, GroupSums, group_sums, interval, score_rows
 from evaluation.recipe import EvalRecipe
 from gallery import Card, render_page
 from pipeline.errors import UserError
 from pipeline.fingerprint import write_json
+from training.curves import curves_uri
 from verdict import Spec, render
 
 DIFFERENCES = (("sft", "base"), ("grpo", "sft"))

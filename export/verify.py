@@ -1,21 +1,21 @@
-"""Is a merged checkpoint what it claims to be? Files, parameter count, key set, and logits against base + adapter."""
+"""Is a merged checkpoint what it claims to be? Every file, every tensor, and the answers, against what it was made from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import PeftModel
-from safetensors import safe_open
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoProcessor
 
-from data.images import fit
-from data.rows import prompt_messages
-from data.synthetic.generate import group_rows
+from export.answers import check_answers, check_prompts, with_adapters, with_weights
+from export.checkpoint import files_beside, local_folder, weight_files
+from export.tensors import check_headers, check_values, merged_by_peft, of_checkpoint
 from pipeline.errors import UserError
-from verdict import Spec, load_spec
+from verdict import load_spec
 
 REQUIRED = (
     "config.json",
@@ -26,75 +26,58 @@ REQUIRED = (
     "chat_template.jinja",
     "verdict.json",
 )
-# fp32: reassociated sums of a merged and an unmerged adapter differ by rounding only.
-TOLERANCE = 1e-4
 
 
-@dataclass(frozen=True)
-class Verification:
-    """What `verify` measured; it raised if any of it was not as it must be."""
+def check_files(folder: Path, base: Path) -> list[str]:
+    """Names of the checkpoint's files: REQUIRED, the weights, and all that the base has.
 
-    parameters: int
-    tensors: int
-    prompts: int
-    max_logit_difference: float
-    tolerance: float = TOLERANCE
-
-
-def stored_tensors(folder: str) -> dict[str, int]:
-    """Name -> number of elements of every tensor in a checkpoint folder's safetensors files (read from their headers)."""
-    sizes: dict[str, int] = {}
-    for file in sorted(Path(folder).glob("*.safetensors")):
-        with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - not a dict
-                sizes[name] = torch.Size(opened.get_slice(name).get_shape()).numel()
-    return sizes
-
-
-def check_tensors(folder: str, base: str) -> tuple[int, int]:
-    """(parameters, tensors) of `folder`. Raises UserError where they are not the base's, by name and size."""
-    merged, expected = stored_tensors(folder), stored_tensors(base)
-    missing, extra = sorted(set(expected) - set(merged)), sorted(set(merged) - set(expected))
-    if missing or extra:
-        raise UserError(f"{folder}: tensors missing {missing[:3]}, not in the base {extra[:3]}")
-    wrong = [name for name, size in merged.items() if size != expected[name]]
-    if wrong:
-        raise UserError(f"{folder}: {wrong[0]} has {merged[wrong[0]]} elements, the base {expected[wrong[0]]}")
-    return sum(merged.values()), len(merged)
-
-
-def prompts(processor: ProcessorMixin, spec: Spec, count: int) -> Iterator[dict[str, torch.Tensor]]:
-    """`count` processed prompts of synthetic pairs, `sc` and `pq` in turn."""
-    side = int(spec.pixels.max**0.5)
-    for row in group_rows(seed=20260207, number=0, side=side)[:count]:
-        text = processor.apply_chat_template(
-            prompt_messages(row["task"], row["instruction"], spec), add_generation_prompt=True
-        )
-        images = [fit(image, spec.pixels) for image in row["images"]]
-        yield processor(text=[text], images=[images], return_tensors="pt")
-
-
-@torch.no_grad()
-def logits(model: PreTrainedModel, inputs: list[dict[str, torch.Tensor]]) -> list[torch.Tensor]:
-    model.eval()
-    return [model(**prompt).logits for prompt in inputs]
-
-
-def verify(folder: str, base: str, adapter: str, count: int = 4) -> Verification:
-    """Checks the merged checkpoint `folder`, read from disk, against `base` with `adapter` on it, in fp32.
-
-    Raises UserError naming the first thing that is wrong.
+    Raises UserError where one is missing or no JSON, where the configuration is not the base's, or where the processor's
+    pixel limits are not the spec's.
     """
-    missing = [name for name in REQUIRED if not (Path(folder) / name).exists()]
+    names = sorted({*REQUIRED, *files_beside(base)})
+    missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise UserError(f"{folder}: {', '.join(missing)} missing")
-    parameters, tensors = check_tensors(folder, base)
-    spec = load_spec(Path(folder))
-    inputs = list(prompts(AutoProcessor.from_pretrained(folder), spec, count))
-    merged = logits(AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32), inputs)
-    unmerged = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
-    expected = logits(PeftModel.from_pretrained(unmerged, adapter), inputs)
-    largest = max(float((a - b).abs().max()) for a, b in zip(merged, expected, strict=True))
-    if not largest <= TOLERANCE:  # also catches NaN
-        raise UserError(f"{folder}: logits differ from base + adapter by {largest:.2e}, more than {TOLERANCE:.0e}")
-    return Verification(parameters, tensors, len(inputs), largest)
+    for name in names:
+        try:
+            if name.endswith(".json"):
+                json.loads((folder / name).read_text())
+        except ValueError as error:
+            raise UserError(f"{folder / name}: no JSON: {error}") from None
+    if json.loads((folder / "config.json").read_text()) != json.loads((base / "config.json").read_text()):
+        raise UserError(f"{folder}: config.json is not the base's")
+    pixels = load_spec(folder).pixels
+    size = AutoProcessor.from_pretrained(folder).image_processor.size
+    if (size["shortest_edge"], size["longest_edge"]) != (pixels.min, pixels.max):
+        raise UserError(f"{folder}: the processor's pixel limits are not those of verdict.json")
+    return [*weight_files(folder), *names]
+
+
+def stored_dtype(counts: dict[str, int]) -> torch.dtype:
+    """The dtype that most tensors are stored in, of safetensors' names and counts."""
+    name = max(counts, key=lambda name: counts[name])
+    return {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}[name]
+
+
+def verify(folder: Path, base: str, adapters: Sequence[Path], checkpoint: Path | None = None) -> dict[str, Any]:
+    """Checks the checkpoint `folder`, read from disk, against `base` with `adapters`, or against a full `checkpoint`.
+
+    Returns what `export_report.json` holds. Raises UserError naming the first thing that is wrong.
+    """
+    source = local_folder(base)
+    files = check_files(folder, source)
+    spec = load_spec(folder)
+    check_prompts(folder, source, spec)
+    tensors = check_headers(folder, source)
+    expected = of_checkpoint(checkpoint) if checkpoint else merged_by_peft(source, adapters)
+    tensors |= check_values(folder, source, expected)
+    trained = (lambda: with_weights(source, checkpoint)) if checkpoint else (lambda: with_adapters(source, adapters))
+    return {
+        "passed": True,
+        "base": base,
+        "trained": [str(path) for path in ([checkpoint] if checkpoint else adapters)],
+        "files": files,
+        "tensors": tensors,
+        "answers": check_answers(folder, trained, spec, stored_dtype(tensors["dtypes"])),
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "safetensors")},
+    }

@@ -16,7 +16,7 @@ from grpo.spread import flat_groups
 from rewards_fn.load import Reward
 from training.checkpoints import SpecBesideCheckpoints, last_whole_checkpoint
 from training.model import load_model, load_processor, trained_parameters, vision_token_ids
-from verdict import load_spec
+from verdict import load_spec, save_spec
 
 
 class LoggingGRPOTrainer(GRPOTrainer):
@@ -75,3 +75,5 @@ def train(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward], data
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(output))
     trainer.save_state()
     trainer.save_model(str(output / "adapter"))
+    if trainer.is_world_process_zero():
+        save_spec(load_spec(Path(model_args.model_name_or_path)), output / "adapter")

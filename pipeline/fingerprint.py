@@ -15,11 +15,17 @@ from pipeline.errors import UserError
 FILE_NAME = "fingerprint.json"
 
 
+# Files beside a checkpoint that say what is known of it: written again, they make it no other checkpoint.
+ABOUT = {FILE_NAME, "export_report.json"}
+
+
 def hash_files(path: Path, patterns: tuple[str, ...] = ("*",)) -> str:
     """SHA-256 over the names and bytes of the files directly in the folder `path` that match (or of the file `path`)."""
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted({file for p in patterns for file in path.glob(p) if file.is_file()})
     for file in files:
+        if file.name in ABOUT:
+            continue
         digest.update(file.name.encode())
         with file.open("rb") as opened:
             digest.update(hashlib.file_digest(opened, "sha256").digest())

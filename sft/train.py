@@ -11,7 +11,7 @@ from export.merge import merge
 from pipeline.errors import UserError
 from training.checkpoints import SpecBesideCheckpoints, last_whole_checkpoint
 from training.model import load_model, load_processor, trained_parameters
-from verdict import load_spec
+from verdict import load_spec, save_spec
 
 
 def make_trainer(args: SFTConfig, model_args: ModelConfig, data: Path) -> SFTTrainer:
@@ -48,4 +48,5 @@ def train(args: SFTConfig, model_args: ModelConfig, data: Path) -> None:
     trainer.save_model(str(output / "adapter"))
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
-        merge(model_args.model_name_or_path, output / "adapter", load_spec(data), output / "merged")
+        save_spec(load_spec(data), output / "adapter")
+        merge(model_args.model_name_or_path, [output / "adapter"], load_spec(data), output / "merged")

@@ -1,4 +1,4 @@
-"""Training curves of both stages as one picture."""
+"""Training curves of both stages as one picture, for the report and the model card."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def read_history(stage_dir: Path) -> list[dict[str, float]]:
     return json.loads(file.read_text())["log_history"] if file.exists() else []
 
 
-def curves_uri(run_dir: Path) -> str:
-    """The curves of `run_dir`'s stages as an SVG data URI."""
+def curves(run_dir: Path, form: str) -> bytes:
+    """The curves of `run_dir`'s stages as a picture, `form` "svg" or "png"."""
     panels = [(stage, names) for stage, groups in PANELS.items() for names in groups]
     figure = Figure(figsize=(12, 6), layout="constrained")
     axes = figure.subplots(2, 3).flat
@@ -49,5 +49,10 @@ def curves_uri(run_dir: Path) -> str:
         if axis.lines:
             axis.legend(fontsize=7)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg")
-    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    figure.savefig(buffer, format=form)
+    return buffer.getvalue()
+
+
+def curves_uri(run_dir: Path) -> str:
+    """The curves of `run_dir`'s stages as an SVG data URI."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(curves(run_dir, 'svg')).decode()}"

@@ -1,0 +1,68 @@
+"""The merged model behind `transformers serve`: two pictures and the spec's prompt, the same greedy verdict as in-process."""
+
+import base64
+import io
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from data.images import fit
+from data.rows import prompt_messages
+from data.synthetic.generate import group_rows
+from evaluation.generate import generate
+from tests.conftest import ROOT, quiet
+from tests.export.conftest import SPEC
+from training.model import load_model, load_processor
+
+LIMIT = 64  # tokens
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def client(merged, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(merged)]
+    command += ["--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, cwd=ROOT, env=quiet(), stdout=log, stderr=log)
+    for _ in range(240):
+        try:
+            httpx.get(f"http://127.0.0.1:{port}/health").raise_for_status()
+            break
+        except httpx.HTTPError:
+            assert server.poll() is None, (tmp_path / "log").read_text()[-3000:]
+            time.sleep(0.5)
+    yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
+    server.terminate()
+    server.wait(20)
+
+
+def as_url(image):
+    buffer = io.BytesIO()
+    image.save(buffer, format="png")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def test_the_served_verdict_is_the_models(client, merged):
+    model, processor = load_model(str(merged), None, None), load_processor(str(merged), SPEC)
+    for row in group_rows(seed=3, number=0, side=64)[:2]:
+        images = [fit(image, SPEC.pixels) for image in row["images"]]
+        content = [{"type": "image_url", "image_url": {"url": as_url(image)}} for image in images]
+        content.append({"type": "text", "text": SPEC.prompt(row["task"], row["instruction"])})
+        answer = client.chat.completions.create(
+            model=str(merged),
+            messages=[{"role": "user", "content": content}],
+            temperature=0,
+            max_tokens=LIMIT,
+        )
+        messages = prompt_messages(row["task"], row["instruction"], SPEC)
+        [expected] = generate(model, processor, [messages], [images], LIMIT)
+        assert answer.choices[0].message.content == expected.text != ""
