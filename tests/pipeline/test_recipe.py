@@ -8,7 +8,7 @@ import pytest
 import yaml
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
-from data.splits import DataRecipe
+from data.recipe import DataRecipe
 from evaluation.recipe import EvalRecipe
 from grpo.__main__ import RewardArguments
 from pipeline.errors import UserError
