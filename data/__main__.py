@@ -64,7 +64,8 @@ def spec_of(recipe: DataRecipe, templates: Templates) -> Spec:
     own = {task: templates[recipe.prompt_from, task] for task in TASKS if (recipe.prompt_from, task) in templates}
     if not own:
         raise UserError(f"prompt_from: the rows of {recipe.prompt_from!r} have no prompt in common")
-    prompts = {**spec.prompts, **{task: template.spec_prompt(spec.score_range) for task, template in own.items()}}
+    given = next(source.score_range for source in recipe.sources if source.name == recipe.prompt_from)
+    prompts = {**spec.prompts, **{task: template.spec_prompt(given) for task, template in own.items()}}
     return spec.model_copy(update={"prompts": prompts})
 
 

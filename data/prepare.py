@@ -212,7 +212,8 @@ def prepare_chunk(raws: Sequence[Raw], source: str, given: tuple[float, float], 
             row, outcome = prepare(raw, source, given)
             rows.append(row)
         except Fault as fault:
-            outcome = Outcome(raw.place, f"{source}-{raw.id}", source, fault=fault)
+            task = TASK_OF_IMAGES.get(len(raw.images), "sc")
+            outcome = Outcome(raw.place, identity(raw, source, task), source, fault=fault, task=task)
         outcomes.append(outcome)
     if rows:
         table = pyarrow.Table.from_pylist(rows, schema=Worker.context.schema)

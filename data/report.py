@@ -67,9 +67,7 @@ def examples(rows: Sequence[Outcome]) -> dict[str, dict[str, str]]:
     return found
 
 
-def prompts(
-    rows: Sequence[Outcome], templates: Templates, score_range: tuple[float, float]
-) -> dict[str, dict[str, Any]]:
+def prompts(rows: Sequence[Outcome], templates: Templates, sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
     """For each source and task with prompts: how many its template explains, and the template as the spec would have it."""
     counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for row in rows:
@@ -77,13 +75,14 @@ def prompts(
             counts[row.source, row.task][EXPLAINED[row.explained]] += 1
         elif row.fault and row.fault.kind == "no_instruction":
             counts[row.source, row.task]["not_explained"] += 1
+    ranges = {source.name: source.score_range for source in sources}
     result: dict[str, dict[str, Any]] = defaultdict(dict)
     for (source, task), count in counts.items():
         template = templates.get((source, task))  # type: ignore[arg-type]
         result[source][task] = {
             **{name: count[name] for name in EXPLAINED.values()},
-            "template": template and template.spec_prompt(score_range),
-            "score_range_located": bool(template and template.names_range(score_range)),
+            "template": template and template.spec_prompt(ranges[source]),
+            "score_range_located": bool(template and template.names_range(ranges[source])),
         }
     return dict(result)
 
@@ -112,7 +111,7 @@ def make_report(
         "splits": by_split(built),
         "sources": by_source(built.outcomes),
         "examples": examples(built.outcomes),
-        "prompts": prompts(built.outcomes, templates, spec.score_range),
+        "prompts": prompts(built.outcomes, templates, sources),
         "prompt_from": recipe.prompt_from,
         "not_usable_for_sft": sorted({s.name for s in sources if s.layout == "editreward"}),
         "benchmark_overlap": {"exact": overlaps["exact"], "perceptual": overlaps["perceptual"]},

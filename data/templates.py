@@ -8,11 +8,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from string import Template
 
 # A template must explain this share of a source's rows.
 NEEDED = 0.99
 SAMPLE = 2000
-PAIRS = 300
+PAIRS = 60
+# Fixed text of fewer characters is no template: an empty one would explain everything.
+SHORTEST = 4
 # A repeated instruction is looked for only around a fixed text of this many characters.
 SHORTEST_BETWEEN = 8
 
@@ -23,10 +27,15 @@ class PromptTemplate:
 
     pieces: tuple[str, ...]
 
+    @property
+    def length(self) -> int:
+        """Characters of fixed text."""
+        return sum(map(len, self.pieces))
+
     def instruction(self, prompt: str) -> str | None:
         """The instruction that makes this template `prompt`; None where none does."""
         gaps = len(self.pieces) - 1
-        length, rest = divmod(len(prompt) - sum(map(len, self.pieces)), gaps)
+        length, rest = divmod(len(prompt) - self.length, gaps)
         if length <= 0 or rest:
             return None
         start = len(self.pieces[0])
@@ -36,17 +45,24 @@ class PromptTemplate:
     def spec_prompt(self, score_range: tuple[float, float]) -> str:
         """As a prompt of the spec: `$instruction`, `$low` and `$high` for what changes, `$$` for a dollar sign."""
         low, high = (re.escape(f"{bound:g}") for bound in score_range)
-        return "$instruction".join(with_range(piece.replace("$", "$$"), low, high) for piece in self.pieces)
+        first, *others = (with_range(piece.replace("$", "$$"), low, high) for piece in self.pieces)
+        return first + "".join(field("instruction", piece) for piece in others)
 
     def names_range(self, score_range: tuple[float, float]) -> bool:
         """Whether the score range was located in the fixed texts."""
-        return "$low" in self.spec_prompt(score_range)
+        return "low" in Template(self.spec_prompt(score_range)).get_identifiers()
+
+
+def field(name: str, following: str) -> str:
+    """A field of `string.Template` and the text after it, in braces where that would run into its name."""
+    return f"${{{name}}}{following}" if re.match(r"[A-Za-z0-9_]", following) else f"${name}{following}"
 
 
 def with_range(piece: str, low: str, high: str) -> str:
     """`piece` with "0 to 25" (also -, –, .., and, a comma) as `$low to $high`, and a lone 25 as `$high`."""
     between = r"(\s*(?:to|and|-|–|—|\.\.\.?|,|~)\s*)"
-    ranged = re.sub(rf"(?<![\w.$]){low}{between}{high}(?![\w]|\.\d)", r"$low\1$high", piece)
+    whole = rf"(?<![\w.$]){low}{between}{high}(?![\w]|\.\d)"
+    ranged = re.sub(whole, lambda match: f"{field('low', match.group(1))}$high", piece)
     return re.sub(rf"(?<![\w.$]){high}(?![\w]|\.\d)", "$high", ranged)
 
 
@@ -86,15 +102,17 @@ def recover(prompts: Iterable[tuple[str, str | None]], seed: int = 0) -> PromptT
 
     Of what explains at least NEEDED of a sample, the one with the most fixed text.
     """
-    sample = list(dict.fromkeys(prompts))[:SAMPLE]
+    sample = list(islice(prompts, SAMPLE))
     counts = Counter(
         PromptTemplate(tuple(prompt.split(given))) for prompt, given in sample if given and given in prompt
     )
     found = [template for template, _ in counts.most_common(5)]
-    bare = sorted({prompt for prompt, _ in sample})
-    if not found and len(bare) > 1:
+    bare = [prompt for prompt, _ in sample]
+    different = sorted(set(bare))
+    if not found and len(different) > 1:
         rng = random.Random(seed)
-        pairs = (rng.sample(bare, 2) for _ in range(PAIRS))
+        pairs = (rng.sample(different, 2) for _ in range(PAIRS))
         found = list(dict.fromkeys(template for pair in pairs for template in candidates(*pair)))
-    good = [template for template in found if explained(template, bare) >= NEEDED]
-    return max(good, key=lambda template: sum(map(len, template.pieces)), default=None)
+    long = [template for template in found if template.length >= SHORTEST]
+    good = [template for template in long if explained(template, bare) >= NEEDED]
+    return max(good, key=lambda template: template.length, default=None)
