@@ -5,8 +5,8 @@
 
 The stage reads, validates, resizes, hashes and writes; PIL alone decodes, resizes, hashes and encodes the same pictures in the
 same number of processes and the same codec. 512 x 512 pairs are not resized and keep their bytes, where PIL alone encodes
-nothing either. Both are timed without the start of their processes, one after the other, three times; the medians are shown. Every
-row of the memory check keeps its pictures' bytes, so that 20,000 of them take 5 GB of disk and not 20.
+nothing either. Both are timed without the start of their processes, one after the other, three times; the medians are shown.
+Every row of the memory check keeps its pictures' bytes, so that 20,000 of them take 5 GB of disk and not 20.
 """
 
 from __future__ import annotations

@@ -137,10 +137,34 @@ def make_report(
 def tokens(rows: Sequence[Outcome], spec: Spec) -> dict[str, Any]:
     """Tokens of prompt, images and completion in bins of TOKEN_BIN, and how many completions are over the spec's limit."""
     return {
-        "of_whole_rows": dict(sorted(Counter(row.tokens // TOKEN_BIN * TOKEN_BIN for row in rows).items())),
+        "of_rows": dict(sorted(Counter(row.tokens // TOKEN_BIN * TOKEN_BIN for row in rows).items())),
         "longest_completion": max((row.said for row in rows), default=0),
         "completions_over_max_new_tokens": sum(row.said > spec.max_new_tokens for row in rows),
     }
+
+
+def histograms(report: Mapping[str, Any]) -> Table:
+    """Scores, boxes and tokens, a line each: lowest and highest value, and the share of each value as a bar."""
+    lines = {
+        f"{task} score {place + 1}": counts
+        for task, scores in report["scores"].items()
+        for place, counts in scores.items()
+    }
+    lines["boxes in an sc row"] = report["boxes"]["per_sc_row"]
+    lines["box area, % of the picture"] = report["boxes"]["area_percent"]
+    if report["tokens"]:
+        lines["tokens of a row"] = report["tokens"]["of_rows"]
+    table = Table("of the rows kept", "from", "to", "how many", title="histograms")
+    for name, counts in lines.items():
+        if counts:
+            values = [int(value) for value in counts]
+            table.add_row(name, str(min(values)), str(max(values)), bars(list(counts.values())))
+    return table
+
+
+def bars(counts: Sequence[int]) -> str:
+    """One character a count, as high as its share of the largest."""
+    return "".join("▁▂▃▄▅▆▇█"[round(7 * count / max(counts))] for count in counts)
 
 
 def print_report(report: Mapping[str, Any]) -> None:
@@ -172,11 +196,12 @@ def print_report(report: Mapping[str, Any]) -> None:
     for split, counts in report["splits"].items():
         splits.add_row(split, *(str(counts[key]) for key in ("rows", "sc", "pq", "sc_with_region")))
     console.print(splits)
+    console.print(histograms(report))
     images = report["images"]
     shown = ", ".join(f"{size} {count}" for size, count in Counter(images["by_size"]).most_common(5))
     console.print(
         f"{images['count']} images ({shown}), {images['kept_their_bytes']} with their own bytes, resized ones stored as "
-        f"{images['resized_stored_as']}; histograms of tokens, scores and boxes are in data_report.json",
+        f"{images['resized_stored_as']}",
         highlight=False,
     )
     for name in report["not_usable_for_sft"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from data.faults import Fault
 from data.layouts.parts import index
 from data.layouts.raw import Picture, Raw, read_json
 from data.recipe import Source
+from pipeline.errors import UserError
 from verdict import TASKS, Task
 
 PLACEHOLDER = "<image>"
@@ -70,7 +71,9 @@ def finder(source: Source) -> Callable[[str], Picture]:
     What it returns raises Fault for a path that leaves the folder or is in no part.
     """
     root = source.images or Path(source.path).parent
-    parts = sorted(root.parent.glob(f"{root.name}*")) if not root.is_dir() else []
+    parts = [] if root.is_dir() else sorted(file for file in root.parent.glob(f"{root.name}*") if file.is_file())
+    if not parts and not root.is_dir():
+        raise UserError(f"source {source.name!r}: images: {root}: no such folder, and no tar part whose name starts so")
     if parts:
         names = index(parts)
 
@@ -107,7 +110,7 @@ def text_at(row: Mapping[str, Any], key: str) -> str | None:
     return None if value in (None, "") else str(value)
 
 
-def chat_rows(source: Source, regions_known: Callable[[Mapping[str, Any]], bool]) -> Any:
+def chat_rows(source: Source, regions_known: Callable[[Mapping[str, Any]], bool]) -> Iterator[Raw]:
     """Every row of a file of conversations; `regions_known` tells of a row whether its verdict is one that names regions."""
     find = finder(source)
     for place, number, row in read_json(Path(source.path)):

@@ -69,6 +69,8 @@ def test_images_straight_from_tar_parts(tmp_path, images):
     assert second.fault is not None and second.fault.kind == "image_missing"
     with pytest.raises(UserError, match="no whole tar archive"):
         index(parts[:2])
+    with pytest.raises(UserError, match=r"source 's': images: .*no such folder"):
+        read("spatialreward", file, images=tmp_path / "images_prat_")
 
 
 def test_editscore_has_no_regions(tmp_path, images):
