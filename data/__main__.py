@@ -32,13 +32,13 @@ def inputs_of(recipe: DataRecipe) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for source in recipe.sources:
         file = Path(source.path)
-        found[source.path] = hash_files(file) if file.is_file() else [state(one) for one in sorted(file.rglob("*"))]
+        found[source.path] = hash_files(file) if file.is_file() else states_below(file)
         if source.images:
             found[str(source.images)] = [
                 state(one) for one in sorted(source.images.parent.glob(f"{source.images.name}*"))
             ]
     for folder in recipe.benchmarks:
-        found[str(folder)] = [state(one) for one in sorted(folder.rglob("*"))]
+        found[str(folder)] = states_below(folder)
     if recipe.photographs:
         from data.synthetic.generate import photographs
 
@@ -48,6 +48,11 @@ def inputs_of(recipe: DataRecipe) -> dict[str, Any]:
             raise UserError(str(error)) from None
         found["photographs"] = hash_files(recipe.photographs)
     return found
+
+
+def states_below(folder: Path) -> list[list[Any]]:
+    """The state of every file below `folder`, but for the cache that `hf download` keeps there."""
+    return [state(one) for one in sorted(folder.rglob("*")) if ".cache" not in one.parts]
 
 
 def state(path: Path) -> list[Any]:

@@ -7,14 +7,14 @@ of each row only its hashes, its names and its report figures are held (about 1 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow
 from pyarrow import parquet
@@ -54,7 +54,7 @@ def find_templates(sources: Sequence[Source]) -> Templates:
     for source in sources:
         if source.layout == "editreward" or (source.columns and not source.columns.prompt):
             continue
-        for raw in LAYOUTS[source.layout](source):
+        for raw in tqdm(LAYOUTS[source.layout](source), desc=f"prompts of {source.name}", unit="row", delay=2):
             task: Task = "pq" if len(raw.images) == 1 else "sc"
             known = prompts.setdefault((source.name, task), [])
             if raw.prompt is not None and raw.images and len(known) < SAMPLE:
@@ -65,15 +65,25 @@ def find_templates(sources: Sequence[Source]) -> Templates:
     return {key: template for key, template in found.items() if template is not None}
 
 
-def in_order(pool: ProcessPoolExecutor, calls: Iterator[tuple[object, ...]], ahead: int) -> Iterator[list[Outcome]]:
-    """The results of `prepare_chunk` on each of `calls`, in order, with no more than `ahead` of them under way."""
+def in_order(
+    recipe: DataRecipe, context: Context, calls: Iterator[tuple[Any, ...]]
+) -> Generator[list[Outcome], None, None]:
+    """The results of `prepare_chunk` on each of `calls`, in order, with two calls a process under way at most."""
+    if recipe.processes == 1:
+        start(context)
+        yield from (prepare_chunk(*call) for call in calls)
+        return
     waiting: deque[Future[list[Outcome]]] = deque()
-    for call in calls:
-        waiting.append(pool.submit(prepare_chunk, *call))  # type: ignore[arg-type]
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    with ProcessPoolExecutor(recipe.processes, get_context("spawn"), start, (context,)) as pool:
+        try:
+            for call in calls:
+                waiting.append(pool.submit(prepare_chunk, *call))
+                if len(waiting) > 2 * recipe.processes:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 class Shard(NamedTuple):
@@ -89,7 +99,7 @@ def prepare_all(recipe: DataRecipe, sources: Sequence[Source], context: Context,
     folder.mkdir(parents=True)
     chunks: list[tuple[int, Path]] = []
 
-    def calls() -> Iterator[tuple[object, ...]]:
+    def calls() -> Iterator[tuple[Any, ...]]:
         for entry, source in enumerate(sources):
             rows = LAYOUTS[source.layout](source)
             while chunk := list(islice(rows, CHUNK)):
@@ -97,16 +107,13 @@ def prepare_all(recipe: DataRecipe, sources: Sequence[Source], context: Context,
                 yield chunk, source.name, source.score_range, chunks[-1][1]
 
     shards = []
-    with (
-        ProcessPoolExecutor(recipe.processes, get_context("spawn"), start, (context,)) as pool,
-        tqdm(desc="rows", unit="row") as bar,
-    ):
-        for number, outcomes in enumerate(in_order(pool, calls(), 2 * recipe.processes)):
+    with tqdm(desc="rows", unit="row") as bar, closing(in_order(recipe, context, calls())) as prepared:
+        for number, outcomes in enumerate(prepared):
             for row in outcomes:
                 if row.fault and context.policy[row.fault.kind] == "fail":
-                    pool.shutdown(cancel_futures=True)
                     raise UserError(f"{row.place}: {row.fault.kind}: {row.fault.said} (policy: fail)")
-            shards.append(Shard(chunks[number][0], outcomes, chunks[number][1]))
+            entry, file = chunks[number]
+            shards.append(Shard(entry, outcomes, file))
             bar.update(len(outcomes))
     return shards
 

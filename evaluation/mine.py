@@ -55,9 +55,14 @@ def cache_of(recipe: MineRecipe, model: str, folder: Path) -> Path:
 
 
 def read_samples(folder: Path) -> dict[str, list[str]]:
-    """Row key -> completions, of every process's file in `folder`."""
-    files = sorted(folder.glob("*.jsonl"))
-    return {line["row"]: line["completions"] for file in files for line in read_lines(file)}
+    """Row key -> completions, of every process's file in `folder`; a line that is still being written is left out."""
+    found = {}
+    for file in sorted(folder.glob("*.jsonl")):
+        for line in file.read_text().splitlines(keepends=True):
+            if line.endswith("\n"):
+                content = json.loads(line)
+                found[content["row"]] = content["completions"]
+    return found
 
 
 def write_samples(recipe: MineRecipe, model_name: str, rows_file: Path, folder: Path, rank: int, world: int) -> None:
@@ -66,6 +71,7 @@ def write_samples(recipe: MineRecipe, model_name: str, rows_file: Path, folder: 
     rows = load_rows(rows_file, spec)
     cache = cache_of(recipe, model_name, folder)
     cache.mkdir(parents=True, exist_ok=True)
+    read_lines(cache / f"{rank}.jsonl")  # drops a line that a kill cut off
     done, keys = read_samples(cache), row_keys(rows)
     mine = list(range(rank, len(rows), world))
     left = [place for place in mine if keys[place] not in done]

@@ -75,7 +75,7 @@ def finder(source: Source) -> Callable[[str], Picture]:
     if not parts and not root.is_dir():
         raise UserError(f"source {source.name!r}: images: {root}: no such folder, and no tar part whose name starts so")
     if parts:
-        names = index(parts)
+        names = index(tuple(parts))
 
         def in_parts(path: str) -> Picture:
             if os.path.normpath(path) not in names:

@@ -72,20 +72,21 @@ def _opened(parts: tuple[Path, ...]) -> Joined:
     return Joined(parts)
 
 
-def index(parts: Sequence[Path]) -> dict[str, Slice]:
+# Read twice, for the prompts and for the rows.
+@lru_cache(maxsize=4)
+def index(parts: tuple[Path, ...]) -> dict[str, Slice]:
     """The regular files in the joined archive, by name without a leading "./". About 300 bytes of memory an image.
 
     Raises UserError where the parts are no uncompressed tar, or break off.
     """
     names: dict[str, Slice] = {}
-    key = tuple(parts)
     try:
         with Joined(parts) as joined, tarfile.open(fileobj=joined, mode="r:") as archive:
             for member in tqdm(archive, desc="images in the tar parts", unit="file", delay=2):
                 if member.isreg():
                     if member.offset_data + member.size > joined.starts[-1]:
                         raise tarfile.ReadError(f"{member.name} is cut off")
-                    names[member.name.removeprefix("./")] = Slice(key, member.offset_data, member.size)
+                    names[member.name.removeprefix("./")] = Slice(parts, member.offset_data, member.size)
                 archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
     except (OSError, tarfile.TarError) as error:
         raise UserError(f"{parts[0]} and the parts after it are no whole tar archive: {error}") from None

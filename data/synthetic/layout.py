@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,32 +36,37 @@ def write_group(recipe: DataRecipe, number: int, folder: Path) -> list[dict[str,
     return rows
 
 
-def write_layout(recipe: DataRecipe, spec: Spec, folder: Path) -> list[Source]:
-    """Writes every split's groups, disjoint ranges of the generator's, as `SPLIT.jsonl` into `folder`; returns the sources."""
+def line(row: dict[str, Any], spec: Spec) -> dict[str, Any]:
+    """A row with paths for `images` as SpatialReward-Train has it; its reader puts the source's name before id and group."""
     from data.writers import swift_row  # loads `datasets`, which the processes that draw do not need
 
+    return {
+        "id": row["id"].removeprefix(f"{NAME}-"),
+        "group": row["group"].removeprefix(f"{NAME}-"),
+        "solution": row["task"],
+        "instruction": row["instruction"],
+        **swift_row(row, row["images"], spec),
+    }
+
+
+def write_layout(recipe: DataRecipe, spec: Spec, folder: Path) -> list[Source]:
+    """Writes every split's groups, disjoint ranges of the generator's, as `SPLIT.jsonl` into `folder`; returns the sources."""
     assert recipe.groups is not None
     (folder / "images").mkdir(parents=True)
     sources, first = [], 0
     counts = recipe.groups.model_dump()
-    with (
-        ProcessPoolExecutor(recipe.processes, mp_context=get_context("spawn")) as pool,
-        tqdm(total=sum(counts.values()), desc="drawing", unit="group") as bar,
-    ):
+    with ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=sum(counts.values()), desc="drawing", unit="group"))
+        draw: Callable[..., Iterator[list[dict[str, Any]]]] = map
+        if recipe.processes > 1:
+            pool = ProcessPoolExecutor(recipe.processes, mp_context=get_context("spawn"))
+            draw = partial(stack.enter_context(pool).map, chunksize=8)
         for split in SPLITS:
             file = folder / f"{split}.jsonl"
             numbers = range(first, first + counts[split])
             with file.open("w") as out:
-                for rows in pool.map(write_group, repeat(recipe), numbers, repeat(folder), chunksize=8):
-                    for row in rows:
-                        shared = {key: row[key].removeprefix(f"{NAME}-") for key in ("id", "group")}
-                        line = {
-                            **shared,
-                            "solution": row["task"],
-                            "instruction": row["instruction"],
-                            **swift_row(row, row["images"], spec),
-                        }
-                        out.write(json.dumps(line, ensure_ascii=False) + "\n")
+                for rows in draw(write_group, repeat(recipe), numbers, repeat(folder)):
+                    out.writelines(json.dumps(line(row, spec), ensure_ascii=False) + "\n" for row in rows)
                     bar.update()
             sources.append(Source(name=NAME, layout="spatialreward", path=str(file), splits={split: 1.0}))
             first += counts[split]

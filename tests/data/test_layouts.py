@@ -68,7 +68,7 @@ def test_images_straight_from_tar_parts(tmp_path, images):
         assert isinstance(found, Slice) and found.read() == (images / name).read_bytes()
     assert second.fault is not None and second.fault.kind == "image_missing"
     with pytest.raises(UserError, match="no whole tar archive"):
-        index(parts[:2])
+        index(tuple(parts[:2]))
     with pytest.raises(UserError, match=r"source 's': images: .*no such folder"):
         read("spatialreward", file, images=tmp_path / "images_prat_")
 
