@@ -21,7 +21,7 @@ from pipeline.recipe import load_model
 from verdict import TASKS, Spec, save_spec
 
 if TYPE_CHECKING:
-    from data.build import Templates
+    from data.sources import Templates
 
 
 def inputs_of(recipe: DataRecipe) -> dict[str, Any]:
@@ -76,12 +76,13 @@ def spec_of(recipe: DataRecipe, templates: Templates) -> Spec:
 
 def make(recipe: DataRecipe, folder: Path) -> dict[str, Any]:
     """Writes everything into `folder` and returns the report."""
-    from data.build import build, find_templates
+    from data.build import build
     from data.faults import policies
     from data.hashes import read_benchmarks
     from data.prepare import Context
     from data.report import check_prompts, make_report
     from data.rows import FEATURES
+    from data.sources import find_templates
     from data.synthetic.layout import write_layout
 
     plain = Spec(pixels=recipe.pixels, max_new_tokens=recipe.max_new_tokens)
@@ -126,7 +127,7 @@ def main() -> None:
     with whole_folder(recipe.output_dir) as folder:
         report = make(recipe, folder)
         finish(folder, fingerprint)
-    from data.report import print_report
+    from data.printed import print_report
 
     print_report(report)
 

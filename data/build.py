@@ -7,7 +7,7 @@ of each row only its hashes, its names and its report figures are held (about 1 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -21,24 +21,13 @@ from pyarrow import parquet
 from tqdm import tqdm
 
 from data.faults import Fault
-from data.layouts import columns, editreward, editscore, sharegpt, spatialreward
-from data.layouts.raw import Raw
 from data.prepare import Context, Outcome, prepare_chunk, start
 from data.recipe import SPLITS, DataRecipe, Source, Split
+from data.sources import LAYOUTS
 from data.splits import assign, components
-from data.templates import SAMPLE, PromptTemplate, recover
 from pipeline.errors import UserError
-from verdict import TASKS, Task
 
-LAYOUTS: dict[str, Callable[[Source], Iterator[Raw]]] = {
-    "spatialreward": spatialreward.rows,
-    "editscore": editscore.rows,
-    "editreward": editreward.rows,
-    "sharegpt": sharegpt.rows,
-    "datasets": columns.rows,
-}
 CHUNK = 32
-Templates = dict[tuple[str, Task], PromptTemplate]
 
 
 class Built(NamedTuple):
@@ -46,23 +35,6 @@ class Built(NamedTuple):
 
     outcomes: list[Outcome]
     splits: list[Split | None]
-
-
-def find_templates(sources: Sequence[Source]) -> Templates:
-    """The prompt template of each source and task that has one, from the source's first SAMPLE prompts of the task."""
-    prompts: dict[tuple[str, Task], list[tuple[str, str | None]]] = {}
-    for source in sources:
-        if source.layout == "editreward" or (source.columns and not source.columns.prompt):
-            continue
-        for raw in tqdm(LAYOUTS[source.layout](source), desc=f"prompts of {source.name}", unit="row", delay=2):
-            task: Task = "pq" if len(raw.images) == 1 else "sc"
-            known = prompts.setdefault((source.name, task), [])
-            if raw.prompt is not None and raw.images and len(known) < SAMPLE:
-                known.append((raw.prompt, raw.instruction))
-            if all(len(prompts.get((source.name, task), ())) >= SAMPLE for task in TASKS):
-                break
-    found = {key: recover(sample) for key, sample in prompts.items() if sample}
-    return {key: template for key, template in found.items() if template is not None}
 
 
 def in_order(

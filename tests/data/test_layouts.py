@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, Features, Image, Value, load_dataset
 
-from data.build import LAYOUTS
 from data.images import read_picture
 from data.layouts.parts import Slice, index
 from data.recipe import Source
 from data.rows import load_rows
+from data.sources import LAYOUTS
 from data.writers import write
 from pipeline.errors import UserError
 from tests.data.broken_rows import PQ, SC, row
