@@ -20,7 +20,7 @@ import pyarrow
 from pyarrow import parquet
 from tqdm import tqdm
 
-from data.faults import Fault
+from data.faults import Fault, Policy
 from data.prepare import Context, Outcome, prepare_chunk, start
 from data.recipe import SPLITS, DataRecipe, Source, Split
 from data.sources import LAYOUTS
@@ -58,6 +58,13 @@ def in_order(
             pool.shutdown(cancel_futures=True)
 
 
+def refuse(outcomes: Sequence[Outcome], policy: dict[str, Policy]) -> None:
+    """Raises UserError naming the first row with a fault that the policy lets fail the stage."""
+    for row in outcomes:
+        if row.fault and policy[row.fault.kind] == "fail":
+            raise UserError(f"{row.place}: {row.fault.kind}: {row.fault.said} (policy: fail)")
+
+
 class Shard(NamedTuple):
     """A chunk of one source's rows: the source's place in the list, what became of each row, and the file of those kept."""
 
@@ -81,9 +88,7 @@ def prepare_all(recipe: DataRecipe, sources: Sequence[Source], context: Context,
     shards = []
     with tqdm(desc="rows", unit="row") as bar, closing(in_order(recipe, context, calls())) as prepared:
         for number, outcomes in enumerate(prepared):
-            for row in outcomes:
-                if row.fault and context.policy[row.fault.kind] == "fail":
-                    raise UserError(f"{row.place}: {row.fault.kind}: {row.fault.said} (policy: fail)")
+            refuse(outcomes, context.policy)
             entry, file = chunks[number]
             shards.append(Shard(entry, outcomes, file))
             bar.update(len(outcomes))
@@ -171,6 +176,7 @@ def build(recipe: DataRecipe, sources: Sequence[Source], context: Context, folde
     entries = [shard.entry for shard in shards for _ in shard.outcomes]
     outcomes = with_groups(without_repeats([row for shard in shards for row in shard.outcomes]))
     outcomes, splits = with_splits(outcomes, entries, sources, recipe.seed)
+    refuse(outcomes, context.policy)
     write_splits(shards, outcomes, splits, context.schema, folder)
     (folder / "shards").rmdir()
     return Built(outcomes, splits)

@@ -146,10 +146,11 @@ def test_the_same_again_does_nothing_and_a_changed_recipe_rebuilds(stage):
     assert report["sources"]["broken"]["fixed"]["box_edge"] == 3
 
 
-def test_fail_names_the_row(images, tmp_path):
-    file = write_lines(tmp_path / "rows.jsonl", [sc(), sc(score=[26, 1])])
+@pytest.mark.parametrize(("kind", "change"), [("score_outside", {"score": [26, 1]}), ("repeated_id", {})])
+def test_fail_names_the_row(images, tmp_path, kind, change):
+    file = write_lines(tmp_path / "rows.jsonl", [{**sc(**more), "id": "x"} for more in ({}, change)])
     source = {"name": "x", "layout": "spatialreward", "path": str(file), "images": str(images), "splits": {"train": 1}}
-    done, report = prepared(data_recipe(tmp_path, [source], policy={"score_outside": "fail"}))
+    done, report = prepared(data_recipe(tmp_path, [source], policy={kind: "fail"}))
     assert done.returncode != 0 and report is None and not (tmp_path / "data").exists()
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: ") and "rows.jsonl:2" in last and "score_outside" in last
+    assert last.startswith("error: ") and "rows.jsonl:2" in last and kind in last
