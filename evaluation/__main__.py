@@ -58,6 +58,7 @@ def run_report(recipe: EvalRecipe) -> None:
 
 
 def run_mine(recipe: MineRecipe, fresh: bool) -> None:
+    import torch
     from accelerate import PartialState
 
     model = recipe.run_dir / "sft" / "merged"
@@ -73,7 +74,8 @@ def run_mine(recipe: MineRecipe, fresh: bool) -> None:
         "rows": hash_files(rows_file),
         "model": hash_model(str(model)),
     }
-    state = PartialState()
+    # Without being told, accelerate takes two processes on CPUs for two runs of one process each.
+    state = PartialState(cpu=not torch.cuda.is_available())
     with state.main_process_first():
         if already_made(output, fingerprint, fresh and state.is_main_process, rebuild=True):
             return

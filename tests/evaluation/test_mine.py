@@ -101,6 +101,17 @@ def test_samples_are_generated_once(mined_run, tmp_path):
     assert samples.read_text() == before
 
 
+@pytest.mark.slow
+def test_processes_share_the_rows(mined_run):
+    run, recipe = mined_run
+    done = run_stage("torch.distributed.run", "--nproc_per_node", 2, "-m", "evaluation", "mine", "--config", recipe)
+    assert done.returncode == 0, done.stderr[-3000:]
+    files = sorted((run / "mine" / "samples").rglob("*.jsonl"))
+    rows = [[json.loads(line)["id"] for line in file.read_text().splitlines()] for file in files]
+    assert [file.name for file in files] == ["0.jsonl", "1.jsonl"] and [len(part) for part in rows] == [12, 12]
+    assert len({*rows[0], *rows[1]}) == 24 and done.stdout.count("24 candidates, 24 kept") == 1
+
+
 def test_mining_names_the_missing_stage(mined_run):
     run, recipe = mined_run
     shutil.rmtree(run / "sft")
