@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def inputs_of(recipe: DataRecipe) -> dict[str, Any]:
     """What the recipe reads, as far as it can be hashed in seconds: annotation files whole, image archives by size and time.
 
-    Raises UserError for photographs or benchmarks that are not there.
+    Raises UserError for photographs or a tokenizer that is not there.
     """
     found: dict[str, Any] = {}
     for source in recipe.sources:
@@ -37,6 +37,8 @@ def inputs_of(recipe: DataRecipe) -> dict[str, Any]:
             found[str(source.images)] = [
                 state(one) for one in sorted(source.images.parent.glob(f"{source.images.name}*"))
             ]
+    if recipe.tokenizer and not (recipe.tokenizer / "tokenizer.json").is_file():
+        raise UserError(f"tokenizer: {recipe.tokenizer}: no tokenizer.json in it")
     for folder in recipe.benchmarks:
         found[str(folder)] = states_below(folder)
     if recipe.photographs:
