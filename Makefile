@@ -5,6 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 RECIPES := recipes/$(RECIPE)
 RUN := runs/$(RECIPE)
+MODEL ?= $(RUN)/merge
 fresh := $(if $(FRESH),--fresh)
 fresh_flag := $(if $(FRESH),--fresh true)
 # On a CPU, blocks that generation frees and takes again at every token are kept instead of given back to the system.
@@ -14,7 +15,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data sft grpo merge eval report push reward-audit test test-slow test-all lint
+.PHONY: help setup demo data sft mine grpo merge eval report try push reward-audit test test-slow test-all lint
 
 help: ## list the verbs
 	@echo "make VERB [RECIPE=tiny] [FRESH=1]"
@@ -32,11 +33,14 @@ demo: $(VENV)/ready ## the whole pipeline: data, sft, grpo, merge, eval, report
 	@for stage in data sft grpo merge eval report; do \
 		echo "== $$stage"; $(MAKE) --no-print-directory $$stage RECIPE=$(RECIPE) FRESH=$(FRESH) || exit 1; done
 
-data: $(VENV)/ready ## make the rows of every split and the spec
+data: $(VENV)/ready ## read, validate and split the recipe's sources; the rows of every split and the spec
 	@$(PY) -m data --config $(RECIPES)/data.yaml $(fresh)
 
 sft: $(VENV)/ready ## stage 1: LoRA on reasoning traces, ends in merged weights
 	@$(PY) -m sft --config $(RECIPES)/sft.yaml $(fresh_flag)
+
+mine: $(VENV)/ready ## keep the rows that are hard, not hopeless, for stage 1's model
+	@$(PY) -m evaluation mine --config $(RECIPES)/mine.yaml $(fresh)
 
 grpo: $(VENV)/ready ## stage 2: GRPO on verifiable rewards
 	@$(PY) -m grpo --config $(RECIPES)/grpo.yaml $(fresh_flag)
@@ -53,6 +57,11 @@ report: $(VENV)/ready ## the held-out table, heldout.json and the HTML page
 push: $(VENV)/ready ## verify and publish: REPO=org/name [PRIVATE=1] [REVISION=main] [ADAPTERS=1]; a dry run without CONFIRM=1
 	@$(PY) -m export push $(RUN) --repo "$(REPO)" $(if $(REVISION),--revision "$(REVISION)") $(if $(PRIVATE),--private) \
 		$(if $(ADAPTERS),--adapters) $(if $(CONFIRM),--confirm)
+
+try: export INSTRUCTION := $(value INSTRUCTION)
+try: $(VENV)/ready ## one edit, as a page: SOURCE=a.png EDITED=b.png INSTRUCTION='...' [MODEL=folder]
+	@$(PY) -m evaluation try --model "$(MODEL)" --source "$(SOURCE)" --edited "$(EDITED)" --instruction "$$INSTRUCTION" \
+		--page $(RUN)/try/try.html
 
 reward-audit: $(VENV)/ready ## what bad policies would earn under the recipe's rewards
 	@$(PY) -m rewards_fn audit $(RUN)/data/train.parquet --config $(RECIPES)/grpo.yaml

@@ -1,36 +1,114 @@
-"""The data stage: makes the canonical rows of every split and the spec that travels with the checkpoints.
+"""The data stage: turns the recipe's sources and drawn groups into the canonical rows of every split, and the spec.
 
     python -m data --config recipes/tiny/data.yaml
 
 Writes `train`, `validation`, `rl` and `heldout` Parquet files, `verdict.json` and `data_report.json` into the recipe's
-`output_dir`. Splits are disjoint ranges of the generator's groups, so that no picture is in two of them.
+`output_dir`, and says what it fixed and dropped and why. Does nothing for the recipe and inputs that are there already.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
-from data.splits import DataRecipe, make_splits
-from data.synthetic.generate import photographs
+from data.recipe import DataRecipe, Source
 from pipeline.errors import UserError, one_line_errors
 from pipeline.fingerprint import already_made, finish, hash_files, write_json
 from pipeline.folders import whole_folder
 from pipeline.recipe import load_model
-from verdict import Spec, save_spec
+from verdict import TASKS, Spec, save_spec
+
+if TYPE_CHECKING:
+    from data.sources import Templates
 
 
-def print_report(report: dict[str, dict[str, int]]) -> None:
-    table = Table(title="rows")
-    for name in ("split", "rows", "sc", "pq", "sc with region"):
-        table.add_column(name, justify="left" if name == "split" else "right")
-    for split, counts in report.items():
-        table.add_row(split, *(str(counts[key]) for key in ("rows", "sc", "pq", "sc_with_region")))
-    Console().print(table)
+def inputs_of(recipe: DataRecipe) -> dict[str, Any]:
+    """What the recipe reads, as far as it can be hashed in seconds: annotation files whole, image archives by size and time.
+
+    Raises UserError for photographs or a tokenizer that is not there.
+    """
+    found: dict[str, Any] = {}
+    for source in recipe.sources:
+        file = Path(source.path)
+        found[source.path] = hash_files(file) if file.is_file() else states_below(file)
+        if source.images:
+            found[str(source.images)] = [
+                state(one) for one in sorted(source.images.parent.glob(f"{source.images.name}*"))
+            ]
+    if recipe.tokenizer and not (recipe.tokenizer / "tokenizer.json").is_file():
+        raise UserError(f"tokenizer: {recipe.tokenizer}: no tokenizer.json in it")
+    for folder in recipe.benchmarks:
+        found[str(folder)] = states_below(folder)
+    if recipe.photographs:
+        from data.synthetic.generate import photographs
+
+        try:
+            photographs(recipe.photographs, recipe.side)
+        except FileNotFoundError as error:
+            raise UserError(str(error)) from None
+        found["photographs"] = hash_files(recipe.photographs)
+    return found
+
+
+def states_below(folder: Path) -> list[list[Any]]:
+    """The state of every file below `folder`, but for the cache that `hf download` keeps there."""
+    return [state(one) for one in sorted(folder.rglob("*")) if ".cache" not in one.parts]
+
+
+def state(path: Path) -> list[Any]:
+    """A file's name, size in bytes and time of change; of a folder the name alone."""
+    stat = path.stat()
+    return [path.name, stat.st_size, stat.st_mtime_ns] if path.is_file() else [path.name]
+
+
+def spec_of(recipe: DataRecipe, templates: Templates) -> Spec:
+    """The spec, with the prompts of `prompt_from`. Raises UserError where that source has none that can be recovered."""
+    spec = Spec(pixels=recipe.pixels, max_new_tokens=recipe.max_new_tokens)
+    if recipe.prompt_from is None:
+        return spec
+    own = {task: templates[recipe.prompt_from, task] for task in TASKS if (recipe.prompt_from, task) in templates}
+    if not own:
+        raise UserError(f"prompt_from: the rows of {recipe.prompt_from!r} have no prompt in common")
+    given = next(source.score_range for source in recipe.sources if source.name == recipe.prompt_from)
+    prompts = {**spec.prompts, **{task: template.spec_prompt(given) for task, template in own.items()}}
+    return spec.model_copy(update={"prompts": prompts})
+
+
+def make(recipe: DataRecipe, folder: Path) -> dict[str, Any]:
+    """Writes everything into `folder` and returns the report."""
+    from data.build import build
+    from data.faults import policies
+    from data.hashes import read_benchmarks
+    from data.prepare import Context
+    from data.report import check_prompts, make_report
+    from data.rows import FEATURES
+    from data.sources import find_templates
+    from data.synthetic.layout import write_layout
+
+    plain = Spec(pixels=recipe.pixels, max_new_tokens=recipe.max_new_tokens)
+    drawn: list[Source] = write_layout(recipe, plain, folder / "drawn") if recipe.groups else []
+    sources = [*recipe.sources, *drawn]
+    templates = find_templates(sources)
+    spec = spec_of(recipe, templates)
+    context = Context(
+        spec=spec,
+        policy=policies(recipe.policy),
+        tolerance=recipe.box_tolerance,
+        store=recipe.store,
+        benchmark=read_benchmarks(recipe.benchmarks, recipe.pixels, recipe.hash_distance),
+        tokenizer=recipe.tokenizer,
+        schema=FEATURES.arrow_schema,
+        templates=templates,
+    )
+    built = build(recipe, sources, context, folder)
+    shutil.rmtree(folder / "drawn", ignore_errors=True)
+    report = make_report(recipe, sources, built, templates, spec)
+    check_prompts(report)
+    save_spec(spec, folder)
+    write_json(folder / "data_report.json", report)
+    return report
 
 
 @one_line_errors
@@ -44,21 +122,15 @@ def main() -> None:
     arguments = parser.parse_args()
     overrides = {"output_dir": arguments.output_dir} if arguments.output_dir else {}
     recipe = load_model(arguments.config, DataRecipe, overrides)
-    fingerprint: dict[str, Any] = {"recipe": recipe.model_dump(mode="json", exclude={"output_dir"})}
-    if recipe.photographs:
-        try:
-            photographs(recipe.photographs, recipe.side)
-        except FileNotFoundError as error:
-            raise UserError(str(error)) from None
-        fingerprint["photographs"] = hash_files(recipe.photographs)
-    if already_made(recipe.output_dir, fingerprint, arguments.fresh):
+    said = recipe.model_dump(mode="json", exclude={"output_dir", "processes"})
+    fingerprint = {"recipe": said, "inputs": inputs_of(recipe)}
+    if already_made(recipe.output_dir, fingerprint, arguments.fresh, rebuild=True):
         return
-    spec = Spec(pixels=recipe.pixels, max_new_tokens=recipe.max_new_tokens)
     with whole_folder(recipe.output_dir) as folder:
-        report = make_splits(recipe, spec, folder)
-        save_spec(spec, folder)
-        write_json(folder / "data_report.json", report)
+        report = make(recipe, folder)
         finish(folder, fingerprint)
+    from data.printed import print_report
+
     print_report(report)
 
 

@@ -2,24 +2,74 @@
 
 from __future__ import annotations
 
+import io
 import math
+import struct
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+import numpy as np
+from PIL import Image, ImageOps
 
+from data.faults import Fault
 from pipeline.errors import UserError
 from verdict.spec import Pixels
+
+# What is opened at all: more is no picture of an edit, and may be a decompression bomb.
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 64 * 10**6
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # MPO comes in by the door of JPEG
+JPEG_QUALITY = 95
+ORIENTATION = 0x0112
+
+
+def read_picture(source: Path | bytes) -> tuple[Image.Image, bytes, bool]:
+    """(picture upright as RGB, the file's bytes, whether those bytes decode to just these pixels) of a file or its content.
+
+    Transparency is laid on white, 16 bits become 8, of an animation the first frame is taken. Raises Fault.
+    """
+    content = source if isinstance(source, bytes) else read_bytes(source)
+    if len(content) > MAX_BYTES:
+        raise Fault("image_too_large", f"{len(content):,} bytes, more than {MAX_BYTES:,}")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise Fault("image_too_large", f"{opened.width} x {opened.height} pixels, more than {MAX_PIXELS:,}")
+            plain = opened.mode == "RGB" and opened.format != "MPO" and getattr(opened, "n_frames", 1) == 1
+            as_it_is = plain and opened.getexif().get(ORIENTATION, 1) == 1 and "transparency" not in opened.info
+            opened.load()
+            return as_rgb(ImageOps.exif_transpose(opened)), content, as_it_is
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise Fault("image_unreadable", " ".join(str(error).split())[:120]) from None
+
+
+def read_bytes(file: Path) -> bytes:
+    """The bytes of `file`, one more than MAX_BYTES at most. Raises Fault where there are none."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise Fault("image_missing", f"{file}: {error.strerror}") from None
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """`image` as RGB: transparency on white, 16 bits scaled to 8."""
+    if image.mode.startswith("I"):
+        deep = np.asarray(image).astype(np.int64)
+        return Image.fromarray(np.clip(deep >> 8, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def open_image(file: Path) -> Image.Image:
     """The picture in `file`, upright, as RGB. Raises UserError where it is missing or cannot be read."""
+    if not file.exists():
+        raise UserError(f"{file}: no such image")
     try:
-        with Image.open(file) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such image") from None
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
-        raise UserError(f"{file}: not a readable image: {error}") from None
+        return read_picture(file)[0]
+    except Fault as fault:
+        raise UserError(f"{file}: not a readable image: {fault.said}") from None
 
 
 def fitted_size(width: int, height: int, pixels: Pixels) -> tuple[int, int]:
@@ -43,5 +93,15 @@ def fitted_size(width: int, height: int, pixels: Pixels) -> tuple[int, int]:
 def fit(image: Image.Image, pixels: Pixels) -> Image.Image:
     """`image` as RGB in its fitted size, so that the model's processor finds nothing to resize."""
     size = fitted_size(*image.size, pixels)
-    image = image.convert("RGB")
+    image = as_rgb(image)
     return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+
+
+def encode(image: Image.Image, store: str) -> bytes:
+    """The bytes of `image` as "png", lossless, or "jpeg", which changes what `pq` judges."""
+    buffer = io.BytesIO()
+    if store == "png":
+        image.save(buffer, "PNG", compress_level=1)  # three times as fast as the default, a tenth larger
+    else:
+        image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return buffer.getvalue()

@@ -1,84 +1,51 @@
-"""What the data stage makes: the recipe's splits, each a disjoint range of the generator's groups."""
+"""Which split a row falls to: what shares a picture or a group stays together, so that none crosses train / validation / RL."""
 
 from __future__ import annotations
 
-import shutil
-from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
-from datasets import Dataset
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from data.images import fit
-from data.rows import FEATURES, fault
-from data.synthetic.generate import group_rows, photographs
-from pipeline.errors import UserError
-from verdict import Spec
-from verdict.spec import Pixels
-
-Count = Annotated[int, Field(gt=0)]
+from data.recipe import SPLITS, Split
 
 
-class Groups(BaseModel):
-    """How many groups (a source and an instruction with four candidates, eight rows) each split gets."""
+def components(ties: Sequence[Iterable[Hashable]]) -> np.ndarray:
+    """The component of each row, numbered in order of first appearance; rows with a tie in common are in one.
 
-    model_config = ConfigDict(extra="forbid")
-    train: Count
-    validation: Count
-    rl: Count
-    heldout: Count
-
-
-class DataRecipe(BaseModel):
-    """`data.yaml`."""
-
-    model_config = ConfigDict(extra="forbid")
-    output_dir: Path
-    seed: int = 0
-    side: Annotated[int, Field(ge=32, description="side of a drawn picture, longest side of a photograph, in pixels")]
-    photographs: Annotated[Path | None, Field(description="folder of pictures to composite on; null: drawn scenes")] = (
-        None
-    )
-    groups: Groups
-    pixels: Pixels
-    max_new_tokens: Count
+    `ties`: each row's picture hashes and group, anything hashable. Shape (rows,), int.
+    """
+    numbers: dict[Hashable, int] = {}
+    row_of, tie_of = [], []
+    for place, row in enumerate(ties):
+        for tie in row:
+            row_of.append(place)
+            tie_of.append(len(ties) + numbers.setdefault(tie, len(numbers)))
+    nodes = len(ties) + len(numbers)
+    graph = coo_array((np.ones(len(row_of), dtype=np.int8), (row_of, tie_of)), shape=(nodes, nodes))
+    _, labels = connected_components(graph, directed=False)
+    _, first, inverse = np.unique(labels[: len(ties)], return_index=True, return_inverse=True)
+    order = np.empty(len(first), dtype=np.int64)
+    order[np.argsort(first)] = np.arange(len(first))
+    return order[inverse]
 
 
-def rows_of(recipe: DataRecipe, spec: Spec, first: int, count: int) -> Iterator[dict[str, Any]]:
-    """The rows of groups `first` to `first + count`, images fitted to the spec's pixel limits."""
-    photos = photographs(recipe.photographs, recipe.side) if recipe.photographs else None
-    for number in range(first, first + count):
-        for row in group_rows(recipe.seed, number, recipe.side, photos):
-            wrong = fault(row, spec)
-            if wrong:
-                raise UserError(f"row {row['id']!r}: {wrong}")
-            yield {**row, "images": [fit(image, spec.pixels) for image in row["images"]]}
+def assign(
+    component: np.ndarray, entry: Sequence[int], shares: Sequence[Mapping[Split, float]], seed: int
+) -> list[Split]:
+    """The split of each row: that of its component, which is drawn by the shares of its first row's source.
 
-
-def summary(rows: Dataset) -> dict[str, int]:
-    """Rows by task, and how many `sc` rows have a true region."""
-    tasks = Counter(rows["task"])
-    regions = [
-        bool(ref["edit_region"]) for ref, task in zip(rows["reference"], rows["task"], strict=True) if task == "sc"
-    ]
-    return {"rows": len(rows), "sc": tasks["sc"], "pq": tasks["pq"], "sc_with_region": sum(regions)}
-
-
-def make_splits(recipe: DataRecipe, spec: Spec, folder: Path) -> dict[str, dict[str, int]]:
-    """Writes every split into `folder`; returns each one's summary."""
-    report, first = {}, 0
-    for split, count in recipe.groups:
-        rows = Dataset.from_generator(
-            rows_of,
-            gen_kwargs={"recipe": recipe, "spec": spec, "first": first, "count": count},
-            features=FEATURES,
-            cache_dir=str(folder / "cache"),
-            split=split,
-        )
-        rows.to_parquet(str(folder / f"{split}.parquet"))
-        report[split] = summary(rows)
-        first += count
-    shutil.rmtree(folder / "cache")
-    return report
+    `component`: (rows,) as `components` numbers them; `entry`: each row's place in `shares`. Components of one source are
+    shuffled by `seed` and cut at the shares, so that they are met as nearly as whole components allow.
+    """
+    _, first = np.unique(component, return_index=True)
+    owner = np.asarray(entry)[first]
+    split_of = np.zeros(len(first), dtype=np.int64)
+    for place, wanted in enumerate(shares):
+        own = np.flatnonzero(owner == place)
+        order = np.random.default_rng([seed, place]).permutation(len(own))
+        ends = np.cumsum(list(wanted.values())) / sum(wanted.values()) * len(own)
+        drawn = np.searchsorted(np.round(ends), order, side="right")
+        split_of[own] = np.array([SPLITS.index(split) for split in wanted], dtype=np.int64)[drawn]
+    return [SPLITS[place] for place in split_of[component]]

@@ -1,7 +1,9 @@
-"""Held-out evaluation: verdicts of every model, then the report over them.
+"""What models say: held-out verdicts and the report over them, hard rows for stage 2, and one pair of pictures.
 
 python -m evaluation heldout --config recipes/tiny/eval.yaml
 python -m evaluation report --config recipes/tiny/eval.yaml
+python -m evaluation mine --config recipes/tiny/mine.yaml        # torchrun --nproc_per_node 8 -m evaluation mine ...
+python -m evaluation try --model runs/tiny/merge --source a.png --edited b.png --instruction 'Remove the cup.' --page try.html
 """
 
 from __future__ import annotations
@@ -10,11 +12,11 @@ import argparse
 from pathlib import Path
 
 from data.rows import load_rows
-from evaluation.recipe import EvalRecipe
+from evaluation.recipe import EvalRecipe, MineRecipe, own_rewards
 from pipeline.errors import UserError, one_line_errors
 from pipeline.fingerprint import already_made, begin, finish, finished, hash_files, hash_model
 from pipeline.folders import need
-from pipeline.recipe import load_model
+from pipeline.recipe import load_model, read_yaml
 from verdict import load_spec
 
 
@@ -55,20 +57,83 @@ def run_report(recipe: EvalRecipe) -> None:
     make_report(recipe, load_rows(need(recipe.run_dir / "data" / "heldout.parquet", "data"), spec), spec)
 
 
-@one_line_errors
-def main() -> None:
+def run_mine(recipe: MineRecipe, fresh: bool) -> None:
+    import torch
+    from accelerate import PartialState
+
+    model = recipe.run_dir / "sft" / "merged"
+    rows_file = need(recipe.candidates or recipe.run_dir / "data" / "rl.parquet", "data")
+    need(model, "sft")
+    rewards, weights = own_rewards(recipe.rewards_from)
+    output = recipe.run_dir / "mine"
+    said = recipe.model_dump(mode="json", exclude={"batch_size", "run_dir"})
+    entries = read_yaml(recipe.rewards_from)
+    fingerprint = {
+        "recipe": said,
+        "rewards": [entries.get("reward_funcs"), weights],
+        "rows": hash_files(rows_file),
+        "model": hash_model(str(model)),
+    }
+    # Without being told, accelerate takes two processes on CPUs for two runs of one process each.
+    state = PartialState(cpu=not torch.cuda.is_available())
+    with state.main_process_first():
+        if already_made(output, fingerprint, fresh and state.is_main_process, rebuild=True):
+            return
+        begin(output, fingerprint)
+
+    from evaluation.mine import mine, write_samples
+
+    write_samples(recipe, str(model), rows_file, output / "samples", state.process_index, state.num_processes)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        mine(recipe, str(model), rows_file, rewards, weights, output)
+        finish(output, fingerprint)
+
+
+def run_try(arguments: argparse.Namespace) -> None:
+    if not arguments.instruction.strip():
+        raise UserError("give the editing instruction: INSTRUCTION='...'")
+    for file, name in ((arguments.source, "SOURCE"), (arguments.edited, "EDITED")):
+        if not file.is_file():
+            raise UserError(f"{name}: {file}: no such image")
+    from evaluation.try_pair import try_pair
+
+    try_pair(arguments.model, arguments.source, arguments.edited, arguments.instruction, arguments.page)
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m evaluation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("verb", choices=["heldout", "report"], help="write verdicts, or the report over them")
-    parser.add_argument("--config", type=Path, required=True, help="the recipe's eval.yaml")
-    parser.add_argument("--fresh", action="store_true", help="start over")
-    arguments = parser.parse_args()
-    recipe = load_model(arguments.config, EvalRecipe)
-    if arguments.verb == "heldout":
-        run_heldout(recipe, arguments.fresh)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb, what, recipe in (
+        ("heldout", "write the verdicts of every model", "eval.yaml"),
+        ("report", "the report over the verdicts", "eval.yaml"),
+        ("mine", "keep the rows on which stage 1's model earns little, but something", "mine.yaml"),
+    ):
+        stage = verbs.add_parser(verb, help=what)
+        stage.add_argument("--config", type=Path, required=True, help=f"the recipe's {recipe}")
+        stage.add_argument("--fresh", action="store_true", help="start over")
+    trying = verbs.add_parser("try", help="one model's verdicts on one pair, as a page")
+    trying.add_argument("--model", required=True, help="folder of a checkpoint with its verdict.json")
+    trying.add_argument("--source", type=Path, required=True, help="the picture before the edit")
+    trying.add_argument("--edited", type=Path, required=True, help="the picture after it")
+    trying.add_argument("--instruction", required=True, help="what the editor was asked for")
+    trying.add_argument("--page", type=Path, required=True, help="the HTML file to write")
+    return parser.parse_args()
+
+
+@one_line_errors
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.verb == "try":
+        run_try(arguments)
+    elif arguments.verb == "mine":
+        run_mine(load_model(arguments.config, MineRecipe), arguments.fresh)
+    elif arguments.verb == "heldout":
+        run_heldout(load_model(arguments.config, EvalRecipe), arguments.fresh)
     else:
-        run_report(recipe)
+        run_report(load_model(arguments.config, EvalRecipe))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
+from rewards_fn.completion import verdict_of
 from rewards_fn.pictures import FOUND_COLOUR, TRUE_COLOUR, Outline, data_uri, with_boxes
-from verdict import ParseFailure, Task, parse
 
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
 
@@ -38,22 +38,20 @@ class Card:
     ) -> Card:
         """The card of a canonical row: true and predicted boxes drawn on the edited picture, the last of `images`."""
         true = [Outline(TRUE_COLOUR, region["bbox_2d"]) for region in row["reference"]["edit_region"] or ()]
-        found = [Outline(FOUND_COLOUR, box) for box in drawable_boxes(completion, row["task"])]
+        verdict = verdict_of(completion, row["task"])
+        regions = verdict.edit_region if verdict else None
+        found = [Outline(FOUND_COLOUR, box) for _, box in drawable_boxes(regions)]
         pictures = [with_boxes(image, ()) for image in images[:-1]] + [with_boxes(images[-1], true + found)]
         shown = {name: "–" if value is None else f"{value:.2f}" for name, value in figures.items()}
         return cls(row["id"], row["instruction"], [data_uri(p) for p in pictures], completion, expected, shown)
 
 
-def drawable_boxes(completion: str, task: Task) -> list[list[float]]:
-    """The boxes of a verdict that can be drawn: four numbers, corners in order; none where it is unparsed."""
-    try:
-        regions = parse(completion, task).edit_region or []
-    except ParseFailure:
-        return []
-    boxes = [region.get("bbox_2d") for region in regions if isinstance(region, dict)]
+def drawable_boxes(regions: Sequence[Any] | None) -> list[tuple[int, list[float]]]:
+    """(place in the list, box) of each region whose box can be drawn: four numbers, corners in order, clamped to 0..1000."""
+    boxes = [region.get("bbox_2d") if isinstance(region, dict) else None for region in regions or ()]
     return [
-        [min(max(float(value), 0.0), 1000.0) for value in box]
-        for box in boxes
+        (place, [min(max(float(value), 0.0), 1000.0) for value in box])
+        for place, box in enumerate(boxes)
         if isinstance(box, list)
         and len(box) == 4
         and all(isinstance(value, (int, float)) and abs(value) < 1e6 for value in box)

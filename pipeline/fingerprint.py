@@ -47,10 +47,11 @@ def write_json(file: Path, content: Any) -> None:
     os.replace(partial, file)
 
 
-def already_made(folder: Path, fingerprint: Mapping[str, Any], fresh: bool) -> bool:
+def already_made(folder: Path, fingerprint: Mapping[str, Any], fresh: bool, rebuild: bool = False) -> bool:
     """True if `folder` holds the finished output of `fingerprint`; False if there is work to do or to go on with.
 
-    `fresh` removes what is there. Raises UserError where it holds work made from something else, saying what changed.
+    `fresh` removes what is there. Raises UserError where it holds work made from something else, saying what changed; with
+    `rebuild` that is said and made anew instead.
     """
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
@@ -62,6 +63,9 @@ def already_made(folder: Path, fingerprint: Mapping[str, Any], fresh: bool) -> b
         changed = differences(found["made_from"], _as_json(fingerprint))
     except (OSError, KeyError, json.JSONDecodeError) as error:
         raise UserError(f"{file}: cannot be read: {error}; FRESH=1 starts over") from None
+    if changed and rebuild:
+        print(f"{folder} was made from something else ({'; '.join(changed)}): made anew")
+        return False
     if changed:
         raise UserError(f"{folder} holds work made from something else ({'; '.join(changed)}): FRESH=1 starts over")
     if found["finished"]:

@@ -134,4 +134,7 @@ def load_model(file: Path, kind: type[Model], overrides: Mapping[str, Any] | Non
         key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             raise unknown_key(file, key, kind.model_fields) from None
-        raise UserError(f"{file}: {key}: {first['msg']}, got {first['input']!r}") from None
+        said = first["msg"].removeprefix("Value error, ")
+        if not isinstance(first["input"], dict):  # a whole mapping would hide what is said of it
+            said += f", got {first['input']!r}"
+        raise UserError(f"{file}: {key + ': ' if key else ''}{said}") from None

@@ -55,6 +55,7 @@ def small_data(tmp_path_factory) -> Path:
         output_dir=str(folder),
         groups={"train": 6, "validation": 1, "rl": 3, "heldout": 2},
         max_new_tokens=24,
+        processes=1,
     )
     done = run_stage("data", "--config", recipe)
     assert done.returncode == 0, done.stderr

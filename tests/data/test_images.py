@@ -1,11 +1,15 @@
 """One resize: what it returns, the processor leaves alone."""
 
+import io
+
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.images import fit, fitted_size, open_image
+from data.images import as_rgb, encode, fit, fitted_size, open_image, read_picture
 from pipeline.errors import UserError
 from verdict.spec import Pixels
 
@@ -32,6 +36,55 @@ def test_the_processor_changes_nothing_after_the_fit(tiny_processor):
             picture = fit(Image.new("RGB", (width, height), "teal"), pixels)
             grid = images(images=[picture], return_tensors="pt")["image_grid_thw"][0].tolist()
             assert grid == [1, picture.height // side, picture.width // side]
+
+
+def test_qwen3_vls_processor_changes_nothing_at_200_random_sizes(tiny_processor):
+    """At the 8B's patches and a limit of its order; what the processor resizes itself gives the same as no resize at all."""
+    sizes = np.random.default_rng(0).integers(16, 1400, (200, 2)).tolist()
+    pixels = Pixels(min=4096, max=100_352, multiple=32)
+    limits = {"shortest_edge": pixels.min, "longest_edge": pixels.max}
+    images = type(tiny_processor.image_processor)(patch_size=16, merge_size=2, temporal_patch_size=2, size=limits)
+    noise = Image.effect_noise((350, 350), 60).convert("RGB")
+    for width, height in sizes:
+        picture = fit(noise.resize((width, height)), pixels)
+        assert picture.size == fitted_size(width, height, pixels)
+        made = images(images=[picture], return_tensors="pt")
+        assert made["image_grid_thw"][0].tolist() == [1, picture.height // 16, picture.width // 16]
+        untouched = images(images=[picture], do_resize=False, return_tensors="pt")
+        assert torch.equal(made["pixel_values"], untouched["pixel_values"])
+
+
+def test_as_rgb_lays_transparency_on_white_and_scales_16_bits():
+    assert as_rgb(Image.new("RGBA", (2, 2), (0, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
+    assert as_rgb(Image.new("LA", (2, 2), (0, 255))).getpixel((0, 0)) == (0, 0, 0)
+    deep = Image.fromarray(np.full((2, 2), 0x8000, dtype=np.uint16))
+    assert as_rgb(deep).getpixel((0, 0)) == (128, 128, 128)
+    assert as_rgb(Image.new("CMYK", (2, 2), (0, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_only_bytes_that_hold_just_these_pixels_are_kept(tmp_path):
+    picture = Image.effect_noise((64, 96), 40).convert("RGB")
+    exif = picture.getexif()
+    exif[0x0112] = 3
+    files = {
+        "plain.png": ({}, True),
+        "plain.jpg": ({}, True),
+        "turned.jpg": ({"exif": exif}, False),
+        "moving.webp": ({"save_all": True, "append_images": [picture.rotate(180)]}, False),
+    }
+    for name, (options, kept) in files.items():
+        picture.save(tmp_path / name, **options)
+        found, content, as_it_is = read_picture(tmp_path / name)
+        assert as_it_is == kept and content == (tmp_path / name).read_bytes()
+        if kept:
+            assert Image.open(tmp_path / name).tobytes() == found.tobytes()
+
+
+def test_png_is_lossless_and_jpeg_near():
+    picture = Image.effect_noise((64, 96), 40).convert("RGB")
+    assert Image.open(io.BytesIO(encode(picture, "png"))).tobytes() == picture.tobytes()
+    lossy = np.asarray(Image.open(io.BytesIO(encode(picture, "jpeg"))), float)
+    assert 0 < np.abs(lossy - np.asarray(picture, float)).mean() < 4
 
 
 def test_a_fitting_picture_keeps_its_pixels():

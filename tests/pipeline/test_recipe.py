@@ -8,8 +8,8 @@ import pytest
 import yaml
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
-from data.splits import DataRecipe
-from evaluation.recipe import EvalRecipe
+from data.recipe import DataRecipe
+from evaluation.recipe import EvalRecipe, MineRecipe
 from grpo.__main__ import RewardArguments
 from pipeline.errors import UserError
 from pipeline.recipe import check_values, load_model, parse_stage, read_yaml
@@ -26,7 +26,7 @@ def test_every_recipe_in_the_tree_is_sound(file, monkeypatch):
         check_values(file, read_yaml(file), STAGES[file.stem])
         parse_stage(STAGES[file.stem], ["--config", str(file)])
     else:
-        load_model(file, {"data": DataRecipe, "eval": EvalRecipe}[file.stem])
+        load_model(file, {"data": DataRecipe, "eval": EvalRecipe, "mine": MineRecipe}[file.stem])
 
 
 def write(file, content):

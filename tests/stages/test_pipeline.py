@@ -134,7 +134,7 @@ def test_grpo_refuses_a_checkpoint_without_a_spec(run, tmp_path):
 
 def test_a_changed_recipe_is_refused_and_named(run, tmp_path):
     folder = run[0]
-    changed = yaml.safe_load((folder.parent / "data.yaml").read_text()) | {"seed": 9}
-    (tmp_path / "data.yaml").write_text(yaml.safe_dump(changed))
-    done = run_stage("data", "--config", tmp_path / "data.yaml")
-    assert done.returncode != 0 and "recipe.seed: 0 -> 9" in done.stderr and "FRESH=1" in done.stderr
+    changed = yaml.safe_load((folder.parent / "sft.yaml").read_text()) | {"seed": 9}
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump(changed))
+    done = run_stage("sft", "--config", tmp_path / "sft.yaml")
+    assert done.returncode != 0 and "recipe.seed: 1 -> 9" in done.stderr and "FRESH=1" in done.stderr

@@ -1,0 +1,118 @@
+"""A dataset's own prompt, recovered from its rows: what is the same in all of them, with fields for instruction and range."""
+
+from __future__ import annotations
+
+import difflib
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from string import Template
+
+# A template must explain this share of a source's rows.
+NEEDED = 0.99
+SAMPLE = 2000
+PAIRS = 60
+# Fixed text of fewer characters is no template: an empty one would explain everything.
+SHORTEST = 4
+# A repeated instruction is looked for only around a fixed text of this many characters.
+SHORTEST_BETWEEN = 8
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """The fixed texts of a prompt; the instruction stands between each two of them."""
+
+    pieces: tuple[str, ...]
+
+    @property
+    def length(self) -> int:
+        """Characters of fixed text."""
+        return sum(map(len, self.pieces))
+
+    def instruction(self, prompt: str) -> str | None:
+        """The instruction that makes this template `prompt`; None where none does."""
+        gaps = len(self.pieces) - 1
+        length, rest = divmod(len(prompt) - self.length, gaps)
+        if length <= 0 or rest:
+            return None
+        start = len(self.pieces[0])
+        found = prompt[start : start + length]
+        return found if found.join(self.pieces) == prompt else None
+
+    def spec_prompt(self, score_range: tuple[float, float]) -> str:
+        """As a prompt of the spec: `$instruction`, `$low` and `$high` for what changes, `$$` for a dollar sign."""
+        low, high = (re.escape(f"{bound:g}") for bound in score_range)
+        first, *others = (with_range(piece.replace("$", "$$"), low, high) for piece in self.pieces)
+        return first + "".join(field("instruction", piece) for piece in others)
+
+    def names_range(self, score_range: tuple[float, float]) -> bool:
+        """Whether the score range was located in the fixed texts."""
+        return "low" in Template(self.spec_prompt(score_range)).get_identifiers()
+
+
+def field(name: str, following: str) -> str:
+    """A field of `string.Template` and the text after it, in braces where that would run into its name."""
+    return f"${{{name}}}{following}" if re.match(r"[A-Za-z0-9_]", following) else f"${name}{following}"
+
+
+def with_range(piece: str, low: str, high: str) -> str:
+    """`piece` with "0 to 25" (also -, –, .., and, a comma) as `$low to $high`, and a lone 25 as `$high`."""
+    between = r"(\s*(?:to|and|-|–|—|\.\.\.?|,|~)\s*)"
+    whole = rf"(?<![\w.$]){low}{between}{high}(?![\w]|\.\d)"
+    ranged = re.sub(whole, lambda match: f"{field('low', match.group(1))}$high", piece)
+    return re.sub(rf"(?<![\w.$]){high}(?![\w]|\.\d)", "$high", ranged)
+
+
+def explained(template: PromptTemplate, prompts: Sequence[str]) -> float:
+    """The share of `prompts` that `template` makes with some instruction, 0..1."""
+    return sum(template.instruction(prompt) is not None for prompt in prompts) / len(prompts)
+
+
+def around_words(before: str, after: str) -> tuple[str, str]:
+    """The texts around an instruction, given back what two instructions happened to share: whole words and a full stop."""
+    return re.sub(r"[^\W_]*\Z", "", before), re.sub(r"\A[^\W_]*[.!?]*", "", after)
+
+
+def shared_start(one: str, other: str) -> str:
+    length = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:length]
+
+
+def candidates(one: str, other: str) -> list[PromptTemplate]:
+    """The templates that two prompts of different instructions may come from: one place for it, or two places."""
+    before = shared_start(one, other)
+    after = shared_start(one[len(before) :][::-1], other[len(before) :][::-1])[::-1]
+    before, after = around_words(before, after)
+    first, second = (prompt[len(before) : len(prompt) - len(after)] for prompt in (one, other))
+    found = [PromptTemplate((before, after))]
+    same = difflib.SequenceMatcher(None, first, second, autojunk=False).find_longest_match()
+    if same.size >= SHORTEST_BETWEEN:
+        # "Instruction: X. ... Remember: X." has X twice, so the text between is in the middle of both.
+        between, _ = around_words(first[same.a : same.a + same.size], "")
+        _, between = around_words("", between)
+        found.append(PromptTemplate((before, between, after)))
+    return found
+
+
+def recover(prompts: Iterable[tuple[str, str | None]], seed: int = 0) -> PromptTemplate | None:
+    """The template of `prompts`, pairs of a prompt and its instruction where the row gives it; None where there is none.
+
+    Of what explains at least NEEDED of a sample, the one with the most fixed text.
+    """
+    sample = list(islice(prompts, SAMPLE))
+    counts = Counter(
+        PromptTemplate(tuple(prompt.split(given))) for prompt, given in sample if given and given in prompt
+    )
+    found = [template for template, _ in counts.most_common(5)]
+    bare = [prompt for prompt, _ in sample]
+    different = sorted(set(bare))
+    if not found and len(different) > 1:
+        rng = random.Random(seed)
+        pairs = (rng.sample(different, 2) for _ in range(PAIRS))
+        found = list(dict.fromkeys(template for pair in pairs for template in candidates(*pair)))
+    long = [template for template in found if template.length >= SHORTEST]
+    good = [template for template in long if explained(template, bare) >= NEEDED]
+    return max(good, key=lambda template: template.length, default=None)

@@ -1,0 +1,59 @@
+"""Rows that share a picture or a group fall to one split; shares are met as nearly as whole components allow."""
+
+from collections import Counter
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.splits import assign, components
+
+TIES = st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=3), min_size=1, max_size=40)
+
+
+@given(TIES)
+def test_a_component_is_what_ties_reach(ties):
+    found = components(ties)
+    reach = list(range(len(ties)))
+    for _ in ties:  # by the slow way: labels spread until nothing changes
+        for one in range(len(ties)):
+            for other in range(len(ties)):
+                if set(ties[one]) & set(ties[other]):
+                    reach[one] = reach[other] = min(reach[one], reach[other])
+    same = [[a == b for b in reach] for a in reach]
+    assert [[bool(a == b) for b in found] for a in found] == same
+    firsts = [label for place, label in enumerate(found) if label not in found[:place]]
+    assert firsts == list(range(len(firsts)))
+
+
+@given(TIES, st.integers(0, 5))
+def test_no_tie_crosses_splits(ties, seed):
+    splits = assign(components(ties), [0] * len(ties), [{"train": 2, "validation": 1, "rl": 1}], seed)
+    of_tie = {}
+    for row, split in zip(ties, splits, strict=True):
+        for tie in row:
+            assert of_tie.setdefault(tie, split) == split
+
+
+def test_a_pq_row_listed_before_its_sc_row_follows_it():
+    # pq of edit B, then sc of A -> B, then sc of A -> C, then something else
+    ties = [["B"], ["A", "B"], ["A", "C"], ["X", "Y"]]
+    found = components(ties).tolist()
+    assert found == [0, 0, 0, 1]
+    for seed in range(20):
+        splits = assign(np.array(found), [0, 0, 0, 0], [{"train": 1, "rl": 1}], seed)
+        assert len(set(splits[:3])) == 1
+        assert Counter(splits[:1] + splits[3:]) == {"train": 1, "rl": 1}
+
+
+@given(st.integers(1, 400), st.floats(0.05, 20), st.floats(0.05, 20), st.integers(0, 3))
+def test_shares_are_met(count, train, rl, seed):
+    splits = Counter(assign(np.arange(count), [0] * count, [{"train": train, "rl": rl}], seed))
+    assert abs(splits["train"] - count * train / (train + rl)) <= 0.5 + 1e-6
+    assert splits.total() == count
+
+
+def test_the_first_rows_source_decides():
+    # rows 0 and 2 share a picture; row 0 comes from the source that goes to rl
+    splits = assign(components([["A"], ["B"], ["A"]]), [0, 1, 1], [{"rl": 1}, {"train": 1}], 0)
+    assert splits == ["rl", "train", "rl"]
