@@ -53,9 +53,8 @@ class Run:
 
     def rows(self) -> dict[str, dict[str, int]]:
         """Counts of every split's rows, as the data stage reported them."""
-        counts: dict[str, dict[str, int]] = json.loads(
-            need(self.folder / "data" / "data_report.json", "data").read_text()
-        )
+        report = json.loads(need(self.folder / "data" / "data_report.json", "data").read_text())
+        counts: dict[str, dict[str, int]] = report["splits"]
         return counts
 
     def sources(self) -> dict[str, str]:

@@ -40,7 +40,7 @@ def test_metadata_and_figures_are_the_runs(run):
     text = card.text
     assert "| `box_iou` | 0.500 [0.250, 0.625] | 0.500 [0.250, 0.625] | +0.500 [+0.250, +0.625] |" in text
     assert "| `score_mae` | – | – | – |" in text
-    counts = json.loads((run / "data" / "data_report.json").read_text())["train"]
+    counts = json.loads((run / "data" / "data_report.json").read_text())["splits"]["train"]
     assert f"| train | {counts['rows']} | {counts['sc']} | {counts['pq']} | {counts['sc_with_region']} |" in text
     assert "| synthetic | apache-2.0 |" in text
     assert "learning_rate: 0.002" in text and "num_generations: 8" in text and "(1.5 minutes)" in text
