@@ -136,6 +136,7 @@ def test_the_kept_rows_are_the_ones_expected(stage):
     assert all(picture.mode == "RGB" for row in rows for picture in row["images"])
 
 
+@pytest.mark.slow
 def test_the_same_again_does_nothing_and_a_changed_recipe_rebuilds(stage):
     recipe, _, _ = stage
     again, _ = prepared(recipe)
