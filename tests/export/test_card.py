@@ -8,6 +8,7 @@ import re
 import shutil
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 
 from data.images import fit
@@ -17,7 +18,7 @@ from evaluation.generate import generate
 from export.card import make_card, max_model_len
 from export.run import Run
 from pipeline.errors import UserError
-from tests.conftest import quiet, run_stage
+from tests.conftest import ROOT, quiet, run_stage
 from tests.export.conftest import SPEC
 from tests.export.hub import TOKEN, Hub
 from training.model import load_model, load_processor
@@ -43,7 +44,8 @@ def test_metadata_and_figures_are_the_runs(run):
     counts = json.loads((run / "data" / "data_report.json").read_text())["splits"]["train"]
     assert f"| train | {counts['rows']} | {counts['sc']} | {counts['pq']} | {counts['sc_with_region']} |" in text
     assert "| synthetic | apache-2.0 |" in text
-    assert "learning_rate: 0.002" in text and "num_generations: 8" in text and "(1.5 minutes)" in text
+    rate = yaml.safe_load((ROOT / "recipes" / "tiny" / "sft.yaml").read_text())["learning_rate"]
+    assert f"learning_rate: {rate}" in text and "num_generations: 8" in text and "(1.5 minutes)" in text
     parameters = json.loads((run / "merge" / "export_report.json").read_text())["tensors"]["parameters"]
     assert f"{parameters:,} parameters" in text
     assert SPEC.prompts["sc"] in text and SPEC.prompts["pq"] in text
