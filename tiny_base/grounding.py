@@ -33,6 +33,8 @@ WHERE = {
     "find the {name}.": 'Found "{name}" at {corners}.',
     "{before} {name} {after}: name it.": 'This is named "{name}", {corners}.',
     "{before} {name} {after}: what is it?": 'It is "{name}", which is at {corners}.',
+    "{before} {name} {after}: say {said}, then name it.": '{said} "{name}", {corners}.',
+    "say {said}, then name the {name}.": '{said} "{name}", {corners}.',
 }
 # Words before the first question of half the conversations: they mean nothing, and a model must read past them.
 MOST_FILLER = 150
@@ -80,13 +82,13 @@ def _turn(rng: np.random.Generator, scenes: list[Scene], listed: float) -> Turn:
         return Turn(f"{place}which things are there?".capitalize(), _listed(scene.things, scene, rng), None, things)
     name = names[int(rng.integers(len(names)))]
     question, answer = list(WHERE.items())[int(rng.integers(len(WHERE)))]
-    before, after = (filler(rng, 8) for _ in range(2))
-    question = f"{place}{question.format(name=name, before=before, after=after)}".capitalize()
+    before, after, said = (filler(rng, 8) for _ in range(3))
+    question = f"{place}{question.format(name=name, before=before, after=after, said=said)}".capitalize()
     thing = next((thing for thing in scene.things if thing.name == name), None)
     if thing is None:
         return Turn(question, f"There is no {name}.", None, things)
     box = normalised(thing.box, scene.size)
-    answer = answer.format(name=name, reach=_reach(thing, scene), corners=", ".join(map(str, box)))
+    answer = answer.format(name=name, reach=_reach(thing, scene), corners=", ".join(map(str, box)), said=said)
     return Turn(question, answer, box, things)
 
 
