@@ -33,7 +33,14 @@ SMALL_GRPO = {
 def stopped_after(command, checkpoint, how):
     """Starts `command`, sends it the signal `how` as soon as `checkpoint` is whole; its status, stdout and stderr."""
     with subprocess.Popen(
-        command, cwd=ROOT, env=quiet(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env=quiet(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whatever started the tests in the background may have left SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         for _ in range(1200):
             if (checkpoint / "verdict.json").exists() or process.poll() is not None:
