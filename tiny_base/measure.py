@@ -35,7 +35,7 @@ def grounding(model: PreTrainedModel, processor: ProcessorMixin, count: int, bat
     found: dict[str, list[float]] = {"one picture": [], "two pictures": []}
     for places in in_batches(len(asked), batch):
         talks = [asked[place] for place in places]
-        answers = generate(model, processor, [chat(t, 0) for t in talks], [t.images for t in talks], 60)
+        answers = generate(model, processor, [chat(t, 0) for t in talks], [t.images for t in talks], 100)
         for talk, answer in zip(talks, answers, strict=True):
             numbers = BOX.search(answer.text)
             box = box_of({"bbox_2d": [int(number) for number in numbers.groups()]}) if numbers else None
