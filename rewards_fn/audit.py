@@ -158,7 +158,9 @@ def exchanged(answers: Sequence[Answer]) -> list[Answer]:
 def table(found: Sequence[Played], rewards: Sequence[str], title: str) -> Table:
     result = Table(title=title, box=box.SIMPLE_HEAD)
     for name in ("policy", "reward", "allowed", *rewards):
-        result.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
+        number = name != "policy"
+        # Where the terminal is narrow the names wrap, never the numbers.
+        result.add_column(name, justify="right" if number else "left", min_width=7 if number else None, overflow="fold")
     for one, following in zip(found, [*found[1:], found[-1]], strict=True):
         parts = [one.by_reward[name] for name in rewards]
         result.add_row(

@@ -71,7 +71,7 @@ def test_the_command_prints_every_policy_and_fails_where_one_pays(tmp_path):
     file.write_text("\n".join(map(json.dumps, ROWS)))
     good = audit(file, "--config", TINY)
     assert good.returncode == 0, good.stderr
-    assert "honest: 20% noise" in good.stdout and "blind: another row's verdict" in good.stdout
+    assert "honest: 20% noise" in good.stdout and "blind: another" in good.stdout
     soft = write_recipe(tmp_path / "soft.yaml", "grpo", reward_weights=[0.0, 0.1, 1.0])
     bad = audit(file, "--config", soft)
     assert bad.returncode == 1
