@@ -17,10 +17,11 @@ from pathlib import Path
 from data.rows import load_rows
 from evaluation.heldout import write_verdicts
 from evaluation.metrics import METRICS, group_sums, interval, score_rows
-from evaluation.recipe import EvalRecipe, own_rewards
+from evaluation.recipe import EvalRecipe
 from evaluation.report import bare_rows, format_cell, print_table, read_completions
 from pipeline.folders import need
 from pipeline.recipe import load_model
+from rewards_fn.recipe import own_rewards
 from verdict import load_spec
 
 
@@ -56,7 +57,7 @@ def main() -> None:
     file = output / "control.jsonl"
     write_verdicts("control", str(output / "sft" / "merged"), None, rows, spec, recipe.batch_size, file)
     plain = bare_rows(rows)
-    rewards, weights = own_rewards(recipe.rewards_from)
+    rewards, weights, _ = own_rewards(recipe.rewards_from)
     sums = {}
     for name, verdicts in (("control", file), ("grpo", recipe.run_dir / "eval" / "grpo.jsonl")):
         completions, truncated = read_completions(verdicts, plain)

@@ -12,11 +12,12 @@ import argparse
 from pathlib import Path
 
 from data.rows import load_rows
-from evaluation.recipe import EvalRecipe, MineRecipe, own_rewards
+from evaluation.recipe import EvalRecipe, MineRecipe
 from pipeline.errors import UserError, one_line_errors
 from pipeline.fingerprint import already_made, begin, finish, finished, hash_files, hash_model
 from pipeline.folders import need
 from pipeline.recipe import load_model, read_yaml
+from rewards_fn.recipe import own_rewards
 from verdict import load_spec
 
 
@@ -64,7 +65,7 @@ def run_mine(recipe: MineRecipe, fresh: bool) -> None:
     model = recipe.run_dir / "sft" / "merged"
     rows_file = need(recipe.candidates or recipe.run_dir / "data" / "rl.parquet", "data")
     need(model, "sft")
-    rewards, weights = own_rewards(recipe.rewards_from)
+    rewards, weights, _ = own_rewards(recipe.rewards_from)
     output = recipe.run_dir / "mine"
     said = recipe.model_dump(mode="json", exclude={"batch_size", "run_dir"})
     entries = read_yaml(recipe.rewards_from)

@@ -1,4 +1,4 @@
-"""`eval.yaml` and `mine.yaml`, and the rewards and weights that the recipe's stage 2 is judged by."""
+"""`eval.yaml` and `mine.yaml`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from pipeline.errors import UserError
-from pipeline.recipe import read_yaml
-from rewards_fn import RULES, load_rewards
-from rewards_fn.load import Reward
 
 
 class EvalRecipe(BaseModel):
@@ -52,18 +47,3 @@ class MineRecipe(BaseModel):
     at_most: Annotated[int, Field(gt=0, description="rows kept, lowest means first")] = 7000
     batch_size: Annotated[int, Field(gt=0, description="completions generated at once")]
     seed: int = 0
-
-
-def own_rewards(file: Path) -> tuple[list[Reward], list[float]]:
-    """The rewards of a grpo.yaml that need no more than text and reference, and their weights. Raises UserError."""
-    recipe = read_yaml(file)
-    entries = recipe.get("reward_funcs") or []
-    weights = recipe.get("reward_weights") or [1.0] * len(entries)
-    try:
-        loaded = load_rewards(entries)
-    except ValueError as error:
-        raise UserError(f"{file}: {error}") from None
-    if len(weights) != len(loaded):
-        raise UserError(f"{file}: reward_weights: {len(weights)} for {len(loaded)} reward_funcs")
-    own = [(r, w) for r, w in zip(loaded, weights, strict=True) if getattr(r, "__name__", "") in RULES]
-    return [reward for reward, _ in own], [weight for _, weight in own]

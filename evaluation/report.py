@@ -12,10 +12,11 @@ from rich.table import Table
 
 from evaluation.heldout import read_lines
 from evaluation.metrics import METRICS, GroupSums, group_sums, interval, score_rows
-from evaluation.recipe import EvalRecipe, own_rewards
+from evaluation.recipe import EvalRecipe
 from gallery import Card, render_page
 from pipeline.errors import UserError
 from pipeline.fingerprint import write_json
+from rewards_fn.recipe import own_rewards
 from training.curves import curves_uri
 from verdict import Spec, render
 
@@ -90,7 +91,7 @@ def cards_worst_first(
 def make_report(recipe: EvalRecipe, rows: Dataset, spec: Spec) -> dict[str, Any]:
     """Computes, prints and saves the report of every model's verdicts in `run_dir/eval`; returns what `heldout.json` holds."""
     plain = bare_rows(rows)
-    rewards, weights = own_rewards(recipe.rewards_from)
+    rewards, weights, _ = own_rewards(recipe.rewards_from)
     said: dict[str, list[str]] = {}
     sums: dict[str, dict[str, GroupSums]] = {}
     counts: dict[str, dict[str, int]] = {}

@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from rich.table import Table
 from tqdm import tqdm
 
 from pipeline.errors import UserError
-from pipeline.recipe import read_yaml
-from rewards_fn.load import RULES, Reward, load_rewards, weighted_mean
+from rewards_fn.load import RULES, Reward, weighted_mean
 from rewards_fn.policies import PADDING, Answer, blind, completion, honest, truth
+from rewards_fn.recipe import own_rewards
 from rewards_fn.score import Reference
 from verdict import TASKS
 
@@ -56,25 +56,14 @@ def audited_rewards(config: Path | None) -> tuple[dict[str, Reward], list[float]
     """
     if config is None:
         return dict(RULES), [1.0] * len(RULES)
-    recipe = read_yaml(config)
-    entries = recipe.get("reward_funcs") or []
-    weights = recipe.get("reward_weights") or [1.0] * len(entries)
-    try:
-        loaded = load_rewards(entries)
-    except ValueError as error:
-        raise UserError(f"{config}: {error}") from None
-    if len(weights) != len(loaded):
-        raise UserError(f"{config}: reward_weights: {len(weights)} for {len(loaded)} reward_funcs")
-    names = [getattr(reward, "__name__", str(reward)) for reward in loaded]
-    left_out = [name for name in names if name not in RULES]
+    rewards, weights, left_out = own_rewards(config)
     if left_out:
         print(
             f"left out, since they need more than a verdict and its reference: {', '.join(left_out)}", file=sys.stderr
         )
-    kept = [(name, r, w) for name, r, w in zip(names, loaded, weights, strict=True) if name in RULES]
-    if not kept:
+    if not rewards:
         raise UserError(f"{config}: none of {', '.join(RULES)} is among its reward_funcs")
-    return {name: reward for name, reward, _ in kept}, [weight for *_, weight in kept]
+    return {reward.__name__: reward for reward in rewards}, weights
 
 
 def read_references(file: Path, count: int, rng: np.random.Generator) -> list[dict[str, Any]]:
@@ -108,6 +97,7 @@ def play(
     honest_at: dict[float, float] = {}
     found = []
 
+    @cache
     def dim(share: float) -> list[Answer]:
         rng = np.random.default_rng([seed, round(share * 1000)])
         return [honest(answer, share, rng) for answer in answers]

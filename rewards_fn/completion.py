@@ -32,16 +32,18 @@ def text_of(completion: Completion) -> str:
 
 # Three rewards look at the same completion one after another: parse it once. Sized for a large generation batch.
 @lru_cache(maxsize=4096)
-def _parsed(text: str, task: Task) -> Verdict | None:
+def verdict_or_reason(text: str, task: Task) -> Verdict | str:
+    """The text's verdict by the strict parser, or why it is none. The verdict is shared: do not change it."""
     try:
         return parse(text, task)
-    except ParseFailure:
-        return None
+    except ParseFailure as failure:
+        return str(failure)
 
 
 def verdict_of(completion: Completion, task: Task) -> Verdict | None:
-    """The completion's verdict by the strict parser; None where it is unparsed. The verdict is shared: do not change it."""
-    return _parsed(text_of(completion), task)
+    """The completion's verdict; None where it is unparsed. The verdict is shared: do not change it."""
+    found = verdict_or_reason(text_of(completion), task)
+    return None if isinstance(found, str) else found
 
 
 def finite(value: Any) -> float | None:

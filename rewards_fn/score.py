@@ -12,10 +12,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from tqdm import tqdm
 
-from rewards_fn.completion import Completion, text_of
+from rewards_fn.completion import Completion, text_of, verdict_or_reason
 from rewards_fn.form import failed_checks
 from rewards_fn.load import Reward, load_rewards
-from verdict import ParseFailure, Task, parse
+from verdict import Task
 
 CHUNK = 500
 # What a line gives a reward function.
@@ -87,11 +87,8 @@ def rewards_by_name(text: str) -> dict[str, Reward]:
 
 def why(completion: Completion, task: Task) -> str | None:
     """Why a completion is not a valid verdict: the parser's message or the names of the failed checks; None if it is valid."""
-    try:
-        failed = failed_checks(parse(text_of(completion), task))
-    except ParseFailure as failure:
-        return str(failure)
-    return ", ".join(failed) or None
+    found = verdict_or_reason(text_of(completion), task)
+    return found if isinstance(found, str) else ", ".join(failed_checks(found)) or None
 
 
 def scored(rows: Iterable[dict[str, Any]], rewards: Mapping[str, Reward]) -> Iterator[dict[str, Any]]:
