@@ -23,12 +23,13 @@ from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 from transformers import BatchFeature, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, set_seed
 
+from data.synthetic.scene import SHAPES
 from tiny_base.grounding import Conversation, conversation
 from tiny_base.model import SIDE, SPEC, tiny_model, tiny_processor
 from tiny_base.names import READ_AFTER, CornerHead, NamedThings, look_for_likeness, name_ends, packed, word_ids
 from tiny_base.tokenizer import train_tokenizer
 from tiny_base.unseen import seen_tokens, separate_unseen_rows
-from tiny_base.vision import ScenesWithTargets, TokenHead, spread_positions
+from tiny_base.vision import COLOUR_WORDS, ScenesWithTargets, TokenHead, spread_positions
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 SEED = 1
@@ -162,7 +163,7 @@ def train(minutes: tuple[float, float, float], start: Path | None, output_dir: P
     tower, names, sentences = (60 * part for part in minutes)
 
     visual, words = model.model.visual, model.get_input_embeddings().weight.detach()
-    token_head = TokenHead(words[list(word_ids(tokenizer).values())], SIDE)
+    token_head = TokenHead(words[list(word_ids(tokenizer, (*COLOUR_WORDS, *SHAPES)).values())], SIDE)
     scenes = DataLoader(ScenesWithTargets(processor, 64, SIDE, SEED), batch_size=None, num_workers=1)
     for _ in fit_by_the_clock(
         [*visual.parameters(), *token_head.parameters()],

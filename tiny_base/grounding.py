@@ -16,7 +16,7 @@ from PIL import Image
 
 from data.synthetic.degrade import randomly_degraded
 from data.synthetic.generate import normalised, random_group
-from data.synthetic.scene import PixelBox, Scene, Thing, draw_scene
+from data.synthetic.scene import COLOURS, PixelBox, Scene, draw_scene
 from data.synthetic.words import with_article
 from verdict.spec import PQ_PROMPT, SC_PROMPT
 
@@ -24,11 +24,16 @@ TURNS = 5
 # Difficulty of a conversation.
 ONE_THING, ONE_PICTURE, TWO_PICTURES = 0, 1, 2
 # Share of questions that ask for a list, by level: only a list makes the model name what it sees.
-LISTED = (0.7, 0.3, 0.2)
+LISTED = (0.7, 0.3, 0.15)
+# Share of the other questions that name two things, and of those about two pictures that ask for a place in each.
+TWO_NAMES, EACH_PICTURE = 0.35, 0.2
+# Share of the names that join a colour and a shape of different things, and of the scenes whose things share colours: a
+# colour alone must not tell which thing is meant.
+MIXED_NAMES, FEW_COLOURS = 0.2, 0.5
 # Questions about a named thing, each with its answer: several, so that finding it does not hang on one sentence. A name in
 # quotation marks starts with another token than a name after a space; between words that mean nothing only the name itself
 # tells where it is.
-WHERE = {
+ONE_NAME = {
     "where is the {name}?": "The {name} reaches {reach}.",
     "find the {name}.": 'Found "{name}" at {corners}.',
     "{before} {name} {after}: name it.": 'This is named "{name}", {corners}.',
@@ -36,13 +41,23 @@ WHERE = {
     "{before} {name} {after}: say {said}, then name it.": '{said} "{name}", {corners}.',
     "say {said}, then name the {name}.": '{said} "{name}", {corners}.',
 }
-# Words before the first question of half the conversations: they mean nothing, and a model must read past them.
-MOST_FILLER = 150
+# The same with a second name; what is asked for comes last, since whoever reads the names does not know it yet.
+BOTH_NAMES = {
+    "{before} {name} {said} {other} {after}: name both.": '"{name}", {corners}, and "{other}", {other_corners}.',
+    "{before} {name} {said} {other} {after}: name the last.": 'The last is "{other}", {other_corners}.',
+    "{before} {name} {said} {other} {after}: name the first.": 'The first is "{name}", {corners}.',
+}
+IN_EACH = ("{before} {name} {after}: name it in each picture.", '"{name}", {corners}, then "{name}", {then}.')
+GROUNDS = ("plain", "tinted")
+# Largest difference between the mean red, green and blue of a background that still looks grey.
+MOST_GREY = 20
+# Words before the first question of most conversations: they mean nothing, and a model must read past them.
+MOST_FILLER = 60
 LEFT_OUT = re.compile(r"json|score|region|edit|box|tag|cite|reason|label|key|id\b", re.IGNORECASE)
 
 
 class Turn(NamedTuple):
-    """`box`: the answer's, 0..1000, None where there is none. `things`: pixel boxes by name in the picture asked about."""
+    """`box`: the answer's only one, 0..1000, else None. `things`: pixel boxes by name in the one picture asked about."""
 
     question: str
     answer: str
@@ -58,38 +73,68 @@ class Conversation:
     turns: list[Turn]
 
 
-def _reach(thing: Thing, scene: Scene) -> str:
-    x1, y1, x2, y2 = normalised(thing.box, scene.size)
+def ground(scene: Scene) -> str:
+    """One of GROUNDS: whether the background looks grey, as they are drawn, or in a colour."""
+    return GROUNDS[int(np.ptp(np.asarray(scene.background).mean(axis=(0, 1))) > MOST_GREY)]
+
+
+def _few_colours(scenes: list[Scene], rng: np.random.Generator) -> list[Scene]:
+    """The scenes in two or three colours; as they were where two things of a scene would share a name."""
+    palette = rng.choice(list(COLOURS), size=int(rng.integers(2, 4)), replace=False)
+    painted = {colour: str(rng.choice(palette)) for colour in COLOURS}
+    found = [replace(s, things=tuple(replace(t, colour=painted[t.colour]) for t in s.things)) for s in scenes]
+    return found if all(len({thing.name for thing in s.things}) == len(s.things) for s in found) else scenes
+
+
+def _reach(box: Sequence[int]) -> str:
+    x1, y1, x2, y2 = box
     return f"from {x1} {y1} to {x2} {y2}"
 
 
-def _listed(things: Sequence[Thing], scene: Scene, rng: np.random.Generator) -> str:
+def _corners(box: Sequence[int] | None) -> str:
+    return "nowhere" if box is None else ", ".join(map(str, box))
+
+
+def _listed(scene: Scene, rng: np.random.Generator) -> str:
     """The things with their places, in random order, so that a place in the list does not tell which thing it is."""
-    order = [things[place] for place in rng.permutation(len(things))]
-    found = "; ".join(f"{with_article(thing.name)} {_reach(thing, scene)}" for thing in order)
-    return f"There is {found or 'nothing'}."
+    order = [scene.things[place] for place in rng.permutation(len(scene.things))]
+    found = "; ".join(f"{with_article(thing.name)} {_reach(normalised(thing.box, scene.size))}" for thing in order)
+    return f"There is {found or 'nothing'}, on {ground(scene)} ground."
+
+
+def _asked_name(rng: np.random.Generator, names: list[str]) -> str:
+    """One of `names`, or the colour of one with the shape of another."""
+    name, other = (names[int(rng.integers(len(names)))] for _ in range(2))
+    return f"{name.split()[0]} {other.split()[1]}" if rng.random() < MIXED_NAMES else name
 
 
 def _turn(rng: np.random.Generator, scenes: list[Scene], listed: float) -> Turn:
-    """One question about a random picture: which things there are (`listed` of the questions), or where a named one is."""
+    """One question about a random picture: which things there are (`listed` of the questions), or where named ones are."""
     index = int(rng.integers(len(scenes)))
-    scene = scenes[index]
-    things = {thing.name: thing.box for thing in scene.things}
+    things = {thing.name: thing.box for thing in scenes[index].things}
+    boxes = [{thing.name: normalised(thing.box, scene.size) for thing in scene.things} for scene in scenes]
     # The picture comes before the name: whoever reads the name knows where to look.
     place = "" if len(scenes) == 1 else f"in the {('first', 'second')[index]} picture, "
-    names = sorted({thing.name for scene in scenes for thing in scene.things})
+    names = sorted({name for known in boxes for name in known})
     if not names or rng.random() < listed:
-        return Turn(f"{place}which things are there?".capitalize(), _listed(scene.things, scene, rng), None, things)
-    name = names[int(rng.integers(len(names)))]
-    question, answer = list(WHERE.items())[int(rng.integers(len(WHERE)))]
-    before, after, said = (filler(rng, 8) for _ in range(3))
-    question = f"{place}{question.format(name=name, before=before, after=after, said=said)}".capitalize()
-    thing = next((thing for thing in scene.things if thing.name == name), None)
-    if thing is None:
+        question = f"{place}which things are there?".capitalize()
+        return Turn(question, _listed(scenes[index], rng), None, things)
+    name, other = _asked_name(rng, names), _asked_name(rng, names)
+    words = {key: filler(rng, 8) for key in ("before", "after", "said")} | {"name": name, "other": other}
+    if len(scenes) == 2 and rng.random() < EACH_PICTURE:
+        first, then = (_corners(known.get(name)) for known in boxes)
+        question, answer = (text.format(corners=first, then=then, **words) for text in IN_EACH)
+        return Turn(question.capitalize(), answer, None, {})
+    two = rng.random() < TWO_NAMES
+    forms = list((BOTH_NAMES if two else ONE_NAME).items())
+    question, answer = forms[int(rng.integers(len(forms)))]
+    question = f"{place}{question.format(**words)}".capitalize()
+    box = boxes[index].get(name)
+    if box is None and '"' not in answer:
         return Turn(question, f"There is no {name}.", None, things)
-    box = normalised(thing.box, scene.size)
-    answer = answer.format(name=name, reach=_reach(thing, scene), corners=", ".join(map(str, box)), said=said)
-    return Turn(question, answer, box, things)
+    corners = {"corners": _corners(box), "other_corners": _corners(boxes[index].get(other))}
+    answer = answer.format(reach=_reach(box) if box else "", **corners, **words)
+    return Turn(question, answer, None if two else box, things)
 
 
 @cache
@@ -118,6 +163,8 @@ def conversation(seed: int, number: int, side: int, level: int = TWO_PICTURES) -
         scenes = [replace(source, things=source.things[:1])]
     elif level == TWO_PICTURES and rng.random() < 0.8:
         scenes = [source, second]
+    if rng.random() < FEW_COLOURS:
+        scenes = _few_colours(scenes, rng)
     pictures = [draw_scene(scene) for scene in scenes]
     if level == TWO_PICTURES and rng.random() < 0.5:
         pictures[-1] = randomly_degraded(pictures[-1], rng)

@@ -19,13 +19,15 @@ from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 from data.synthetic.degrade import randomly_degraded
 from data.synthetic.generate import CANDIDATES_PER_GROUP, random_group
 from data.synthetic.scene import COLOURS, SHAPES, Scene, draw_scene
+from tiny_base.grounding import GROUNDS
 
-# Targets of a token: colour and shape (0: no thing), then x1, y1, x2, y2 in pixels.
+# Targets of a token: place in COLOUR_WORDS, shape (0: no thing), then x1, y1, x2, y2 in pixels.
+COLOUR_WORDS = (*GROUNDS, *COLOURS)
 IGNORED = -100
 
 
 def token_targets(scene: Scene, cell: int) -> np.ndarray:
-    """(tokens, 6) integer targets in reading order: of the thing that covers most of a token's `cell` x `cell` pixels."""
+    """(tokens, 6) integer targets in reading order: the thing that covers most of each `cell` x `cell` pixels, or ground."""
     width, height = scene.size
     targets = []
     for top in range(0, height, cell):
@@ -36,7 +38,7 @@ def token_targets(scene: Scene, cell: int) -> np.ndarray:
                 shared = max(0, min(x2, left + cell) - max(x1, left)) * max(0, min(y2, top + cell) - max(y1, top))
                 if shared > most:
                     most = shared
-                    best = [list(COLOURS).index(thing.colour) + 1, SHAPES.index(thing.shape) + 1, *thing.box]
+                    best = [COLOUR_WORDS.index(thing.colour), SHAPES.index(thing.shape) + 1, *thing.box]
             targets.append(best)
     return np.array(targets)
 
@@ -74,19 +76,19 @@ class TokenHead(nn.Module):
     """
 
     def __init__(self, words: torch.Tensor, side: int) -> None:
-        """`words`: (colours + shapes, hidden) embeddings of their names, which stay as they are."""
+        """`words`: embeddings of COLOUR_WORDS and SHAPES, (words, hidden), which stay as they are."""
         super().__init__()
         self.words: torch.Tensor
         self.register_buffer("words", words)
-        self.nothing = nn.Parameter(torch.randn(2, words.shape[1]) * words.std())
+        self.nothing = nn.Parameter(torch.randn(1, words.shape[1]) * words.std())
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.corners = nn.Linear(words.shape[1], 4 * (side + 1))
 
     def loss(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy over the six targets; `tokens` (n, hidden), `targets` (n, 6)."""
         unit, corners = nn.functional.normalize(tokens, dim=-1), self.corners(tokens).chunk(4, dim=-1)
-        words = self.words.split([len(COLOURS), len(SHAPES)])
-        names = [torch.cat([self.nothing[place, None], words[place]]) for place in (0, 1)]
+        colours, shapes = self.words.split([len(COLOUR_WORDS), len(SHAPES)])
+        names = [colours, torch.cat([self.nothing, shapes])]
         likeness = [self.scale * unit @ nn.functional.normalize(name, dim=-1).T for name in names]
         losses = [
             nn.functional.cross_entropy(part, targets[:, place], ignore_index=IGNORED)

@@ -1,45 +1,73 @@
 """The tiny base: what it is asked, where the read-outs look, and that its script builds a checkpoint that loads."""
 
+import itertools
 import re
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
-from data.synthetic.generate import normalised
+from data.synthetic.generate import normalised, random_group
 from data.synthetic.scene import COLOURS, SHAPES
 from tests.conftest import BASE, run_stage
 from tiny_base.__main__ import Batches, chat
-from tiny_base.grounding import ONE_PICTURE, TWO_PICTURES, conversation
+from tiny_base.grounding import ONE_PICTURE, TWO_PICTURES, conversation, ground
 from tiny_base.model import SIDE
 from tiny_base.names import NamedThings, name_ends, word_ids
 
 
+PLACE = re.compile(r'"(\w+ \w+)",?(?: which is)?(?: at)? (?:nowhere|(\d+), (\d+), (\d+), (\d+))')
+REACH = re.compile(r"(\w+ \w+) (?:reaches )?from (\d+) (\d+) to (\d+) (\d+)")
+
+
+def said_places(answer):
+    """Every (name, box or None) that an answer tells."""
+    found = [*PLACE.findall(answer), *REACH.findall(answer)]
+    return [(name, [int(corner) for corner in corners] if corners[0] else None) for name, *corners in found]
+
+
 def test_answers_name_the_things_and_their_places():
-    asked = [turn for number in range(60) for turn in conversation(7, number, SIDE, TWO_PICTURES).turns]
-    said = Counter()
-    for turn in asked:
-        places = {
-            name: "from {} {} to {} {}".format(*normalised(box, (SIDE, SIDE))) for name, box in turn.things.items()
-        }
-        if turn.box is not None:
-            name = next(name for name in turn.things if name in turn.question)
-            assert turn.box == normalised(turn.things[name], (SIDE, SIDE))
-            assert name in turn.answer and re.findall(r"\d+", turn.answer) == [str(corner) for corner in turn.box]
-            said["place"] += 1
-        elif turn.answer.startswith("There is no "):
-            assert turn.answer.removeprefix("There is no ").rstrip(".") not in turn.things
-            said["absent"] += 1
-        else:
-            assert all(name in turn.things and place == places[name] for name, place in listed(turn.answer))
-            said["list"] += 1
-            if "which things are there?" in turn.question:
-                assert len(listed(turn.answer)) == len(turn.things)
-    assert min(said.values()) > 5 and len(said) == 3
+    kinds = Counter()
+    for number in range(80):
+        talk = conversation(7, number, SIDE, TWO_PICTURES)
+        pictures = [
+            {name: normalised(box, (SIDE, SIDE)) for name, box in turn.things.items()}
+            for ordinal in ("In the first", "In the second")
+            for turn in [next((turn for turn in talk.turns if ordinal in turn.question), None)]
+            if turn is not None
+        ]
+        for turn in talk.turns:
+            boxes = {name: normalised(box, (SIDE, SIDE)) for name, box in turn.things.items()}
+            told = said_places(turn.answer)
+            if "in each picture" in turn.question:
+                kinds["each"] += 1
+                assert [name for name, _ in told] == [told[0][0]] * 2 and told[0][0] in turn.question
+                if len(pictures) == 2:
+                    assert [box for _, box in told] == [known.get(told[0][0]) for known in pictures]
+                continue
+            assert all(boxes.get(name) == box for name, box in told)
+            if "which things are there?" in turn.question.lower():
+                kinds["list"] += 1
+                assert dict(told) == boxes
+            elif turn.answer.startswith("There is no "):
+                kinds["absent"] += 1
+                assert turn.answer.removeprefix("There is no ").rstrip(".") not in boxes
+            else:
+                kinds["nowhere" if "nowhere" in turn.answer else "place"] += 1
+                kinds["both"] += len(told) == 2
+                assert told and all(name in turn.question for name, _ in told)
+                assert turn.box is None or [turn.box] == [box for _, box in told]
+    assert len(kinds) == 6 and min(kinds.values()) > 5, kinds
 
 
-def listed(answer):
-    return re.findall(r"an? (\w+ \w+) (from \d+ \d+ to \d+ \d+)", answer)
+def test_a_tinted_ground_is_one_that_an_edit_changed():
+    rng = np.random.default_rng(3)
+    seen = Counter()
+    for _ in range(60):
+        for candidate in random_group(rng, SIDE, None)[2]:
+            seen[candidate.background_changed, ground(candidate.scene)] += 1
+    assert seen[False, "tinted"] == 0 and seen[True, "tinted"] > seen[True, "plain"]
 
 
 def test_no_conversation_holds_anything_of_a_verdict():
@@ -62,7 +90,8 @@ def test_read_outs_look_where_names_end(tiny_processor):
             word = words[ids[place]]
             assert len(names) == 1 and word in names[0].split()
             assert word in COLOURS or f"{words[ids[place - 1]]} {word}" == names[0]
-        said = sum(words.get(token) in SHAPES for token in ids)
+        names = [f"{words.get(before)} {words.get(token)}" for before, token in itertools.pairwise(ids)]
+        said = sum(name in talk.turns[0].things for name in names)
         assert sum(words[ids[place]] in SHAPES for place in ends) == said
 
 
