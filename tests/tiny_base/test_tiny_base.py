@@ -16,7 +16,6 @@ from tiny_base.grounding import ONE_PICTURE, TWO_PICTURES, conversation, ground
 from tiny_base.model import SIDE
 from tiny_base.names import NamedThings, name_ends, word_ids
 
-
 PLACE = re.compile(r'"(\w+ \w+)",?(?: which is)?(?: at)? (?:nowhere|(\d+), (\d+), (\d+), (\d+))')
 REACH = re.compile(r"(\w+ \w+) (?:reaches )?from (\d+) (\d+) to (\d+) (\d+)")
 
