@@ -62,7 +62,7 @@ class Batches(IterableDataset):
 
     def level(self) -> int:
         """The difficulty by the share of the time that is gone."""
-        return bisect.bisect(LEVEL_STARTS, (time.monotonic() - self.start) / self.seconds) - 1
+        return bisect.bisect(LEVEL_STARTS, (time.monotonic() - self.start) / max(self.seconds, 1e-9)) - 1
 
     def __iter__(self) -> Iterator[BatchFeature]:
         torch.set_num_threads(1)
