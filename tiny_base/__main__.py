@@ -24,8 +24,9 @@ from tqdm import tqdm
 from transformers import BatchFeature, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, set_seed
 
 from data.synthetic.scene import SHAPES
+from tiny_base.comparing import CellHead, compared
 from tiny_base.grounding import Conversation, conversation
-from tiny_base.model import SIDE, SPEC, tiny_model, tiny_processor
+from tiny_base.model import CELL, SIDE, SPEC, tiny_model, tiny_processor
 from tiny_base.names import READ_AFTER, CornerHead, NamedThings, look_for_likeness, name_ends, packed, word_ids
 from tiny_base.tokenizer import train_tokenizer
 from tiny_base.unseen import seen_tokens, separate_unseen_rows
@@ -34,10 +35,11 @@ from tiny_base.vision import COLOUR_WORDS, ScenesWithTargets, TokenHead, spread_
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 SEED = 1
 Batch = Any
-# Shares of the training time at which ONE_THING, ONE_PICTURE and TWO_PICTURES begin.
-LEVEL_STARTS = (0.0, 0.03, 0.2)
-# Weight of the read-out of corners beside the loss on the sentences.
-NAMES_SHARE = 0.3
+# Shares of the training time at which ONE_THING, ONE_PICTURE and TWO_PICTURES begin, after the names; sentences that only go
+# on from a checkpoint begin where it ended.
+LEVEL_STARTS, NO_LEVELS = (0.0, 0.03, 0.2), (0.0, 0.0, 0.0)
+# Weight of the two read-outs, of corners and of the other picture, beside the loss on the sentences.
+READ_OUT_SHARE = 0.3
 # Batches whose rows are sorted by length together, so that little of a batch is padding.
 SORTED_TOGETHER = 16
 
@@ -57,12 +59,15 @@ def chat(conversation: Conversation, turns: int | None = None) -> list[dict[str,
 class Batches(IterableDataset):
     """Endless batches of processed conversations of like length, labels on the answers only, and where names end."""
 
-    def __init__(self, processor: Qwen3VLProcessor, batch: int, seconds: float) -> None:
-        self.processor, self.batch, self.seconds, self.start = processor, batch, seconds, time.monotonic()
+    def __init__(
+        self, processor: Qwen3VLProcessor, batch: int, seconds: float, starts: tuple[float, ...] = LEVEL_STARTS
+    ) -> None:
+        self.processor, self.batch, self.seconds, self.starts = processor, batch, seconds, starts
+        self.start = time.monotonic()
 
     def level(self) -> int:
         """The difficulty by the share of the time that is gone."""
-        return bisect.bisect(LEVEL_STARTS, (time.monotonic() - self.start) / max(self.seconds, 1e-9)) - 1
+        return bisect.bisect(self.starts, (time.monotonic() - self.start) / max(self.seconds, 1e-9)) - 1
 
     def __iter__(self) -> Iterator[BatchFeature]:
         torch.set_num_threads(1)
@@ -82,6 +87,7 @@ class Batches(IterableDataset):
         things = [[turn.things for turn in row.turns] for row in rows]
         ids = zip(batch["input_ids"].tolist(), things, strict=True)
         batch.update(packed([[*name_ends(one, about, self.processor.tokenizer)] for one, about in ids]))
+        batch.update(compared(batch["input_ids"] == self.processor.image_token_id, [row.scenes for row in rows], CELL))
         return batch
 
 
@@ -177,8 +183,9 @@ def train(minutes: tuple[float, float, float], start: Path | None, output_dir: P
     save(model, processor, output_dir)
 
     visual.requires_grad_(False)
-    corner_head = CornerHead(model.config.text_config.hidden_size, SIDE)
-    trained = [parameter for parameter in (*model.parameters(), *corner_head.parameters()) if parameter.requires_grad]
+    corner_head, cell_head = (head(model.config.text_config.hidden_size, SIDE) for head in (CornerHead, CellHead))
+    heads = (model, corner_head, cell_head)
+    trained = [parameter for head in heads for parameter in head.parameters() if parameter.requires_grad]
 
     def names_loss(batch: Batch) -> torch.Tensor:
         places, corners = batch.pop("places"), batch.pop("corners")
@@ -191,12 +198,15 @@ def train(minutes: tuple[float, float, float], start: Path | None, output_dir: P
     save(model, processor, output_dir)
 
     def sentences_loss(batch: Batch) -> torch.Tensor:
-        places, corners = batch.pop("places"), batch.pop("corners")
+        places, corners, cells, cell_targets = map(batch.pop, ("places", "corners", "cells", "cell_targets"))
         said = model(**batch, use_cache=False, output_hidden_states=True)
-        return said.loss + NAMES_SHARE * corner_head.loss(said.hidden_states[READ_AFTER], places, corners)
+        states = said.hidden_states[READ_AFTER]
+        read_out = corner_head.loss(states, places, corners) + cell_head.loss(states, cells, cell_targets)
+        return said.loss + READ_OUT_SHARE * read_out
 
     saved = 0.0
-    talks = DataLoader(Batches(processor, 16, sentences), batch_size=None, num_workers=1, prefetch_factor=4)
+    conversations = Batches(processor, 16, sentences, LEVEL_STARTS if names else NO_LEVELS)
+    talks = DataLoader(conversations, batch_size=None, num_workers=1, prefetch_factor=4)
     for elapsed in fit_by_the_clock(trained, talks, sentences_loss, sentences, 1.5e-3, "sentences"):
         if elapsed - saved > 300:
             save(model, processor, output_dir)

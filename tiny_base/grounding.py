@@ -1,6 +1,7 @@
 """Third part of the pretraining: plain questions about where a thing is, in one picture or in either of two.
 
-No JSON, no score, no cite, no question about an edit: those are what stage 1 has to teach.
+Some ask for the things that a request means, or for what differs between two pictures. No JSON, no score, no cite, no
+verdict: those are what stage 1 has to teach.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import numpy as np
 from PIL import Image
 
 from data.synthetic.degrade import randomly_degraded
-from data.synthetic.generate import normalised, random_group
-from data.synthetic.scene import COLOURS, PixelBox, Scene, draw_scene
-from data.synthetic.words import with_article
+from data.synthetic.edits import Candidate, Change
+from data.synthetic.generate import edit_region, normalised, random_group
+from data.synthetic.scene import COLOURS, PixelBox, Scene, Thing, draw_scene
+from data.synthetic.words import instruction, with_article
 from verdict.spec import PQ_PROMPT, SC_PROMPT
 
 TURNS = 5
@@ -25,8 +27,10 @@ TURNS = 5
 ONE_THING, ONE_PICTURE, TWO_PICTURES = 0, 1, 2
 # Share of questions that ask for a list, by level: only a list makes the model name what it sees.
 LISTED = (0.7, 0.3, 0.15)
-# Share of the other questions that name two things, and of those about two pictures that ask for a place in each.
-TWO_NAMES, EACH_PICTURE = 0.35, 0.2
+# Share of the other questions that name two things.
+TWO_NAMES = 0.35
+# Shares of the questions about two pictures that ask for a named thing in each, for what a request means, for what differs.
+BOTH_PICTURES = {"each": 0.15, "meant": 0.25, "differs": 0.25}
 # Share of the names that join a colour and a shape of different things, and of the scenes whose things share colours: a
 # colour alone must not tell which thing is meant.
 MIXED_NAMES, FEW_COLOURS = 0.2, 0.5
@@ -47,6 +51,12 @@ BOTH_NAMES = {
     "{before} {name} {said} {other} {after}: name the last.": 'The last is "{other}", {other_corners}.',
     "{before} {name} {said} {other} {after}: name the first.": 'The first is "{name}", {corners}.',
 }
+# A request of an edit, done or not: what it names is to be found, in the second picture or in each.
+MEANT = {
+    "{request} {said}: name what is meant in the second picture.": False,
+    "{request} {said}: name what is meant in each picture.": True,
+}
+DIFFERS = "{before}: name what differs."
 IN_EACH = ("{before} {name} {after}: name it in each picture.", '"{name}", {corners}, then "{name}", {then}.')
 GROUNDS = ("plain", "tinted")
 # Largest difference between the mean red, green and blue of a background that still looks grey.
@@ -67,9 +77,10 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True)
 class Conversation:
-    """One or two pictures, and turns about them."""
+    """One or two pictures, what they show, and turns about them."""
 
     images: list[Image.Image]
+    scenes: list[Scene]
     turns: list[Turn]
 
 
@@ -78,12 +89,69 @@ def ground(scene: Scene) -> str:
     return GROUNDS[int(np.ptp(np.asarray(scene.background).mean(axis=(0, 1))) > MOST_GREY)]
 
 
-def _few_colours(scenes: list[Scene], rng: np.random.Generator) -> list[Scene]:
-    """The scenes in two or three colours; as they were where two things of a scene would share a name."""
+class Pair(NamedTuple):
+    """Two pictures' scenes, what was asked of the first, and what became of it."""
+
+    source: Scene
+    request: tuple[Change, ...]
+    candidate: Candidate
+
+
+def _few_colours(pair: Pair, rng: np.random.Generator) -> Pair:
+    """The pair in two or three colours; as it was where things would share a name or a change would be none."""
     palette = rng.choice(list(COLOURS), size=int(rng.integers(2, 4)), replace=False)
     painted = {colour: str(rng.choice(palette)) for colour in COLOURS}
-    found = [replace(s, things=tuple(replace(t, colour=painted[t.colour]) for t in s.things)) for s in scenes]
-    return found if all(len({thing.name for thing in s.things}) == len(s.things) for s in found) else scenes
+
+    def thing(one: Thing) -> Thing:
+        return replace(one, colour=painted[one.colour])
+
+    def scene(one: Scene) -> Scene:
+        return replace(one, things=tuple(map(thing, one.things)))
+
+    def change(one: Change) -> Change:
+        return replace(one, before=one.before and thing(one.before), after=one.after and thing(one.after))
+
+    source, request, edited = scene(pair.source), tuple(map(change, pair.request)), scene(pair.candidate.scene)
+    candidate = replace(pair.candidate, scene=edited, changes=tuple(map(change, pair.candidate.changes)))
+    clear = all(len({one.name for one in known.things}) == len(known.things) for known in (source, edited))
+    same = any(one.before == one.after for one in (*request, *candidate.changes))
+    return Pair(source, request, candidate) if clear and not same else pair
+
+
+def _quoted(name: str, box: Sequence[int] | None) -> str:
+    return f'"{name}", {_corners(box)}'
+
+
+def _meant(pair: Pair, boxes: list[dict[str, list[int]]], each: bool) -> str:
+    """Where the requested things are: as they were in the first picture (if `each`), as they become in the second."""
+    found = []
+    for change in pair.request:
+        was, becomes = (change.before or change.after), (change.after or change.before)
+        assert was is not None and becomes is not None
+        second = _quoted(becomes.name, boxes[1].get(becomes.name))
+        found.append(f"{_quoted(was.name, boxes[0].get(was.name))}, then {second}" if each else second)
+    return f"{' and '.join(found)}."
+
+
+def _differing(pair: Pair, rng: np.random.Generator) -> str:
+    """Every place that differs, in random order."""
+    places = [_quoted(region["label"], region["bbox_2d"]) for region in edit_region(pair.candidate)]
+    return f"{' and '.join(places[place] for place in rng.permutation(len(places))) or 'Nothing'}."
+
+
+def _turn_about_both(rng: np.random.Generator, kind: str, pair: Pair, boxes: list[dict[str, list[int]]]) -> Turn:
+    """A question of BOTH_PICTURES' `kind`; `boxes`: those of both pictures, by name."""
+    words = {key: filler(rng, 8) for key in ("before", "after", "said")}
+    if kind == "differs":
+        return Turn(DIFFERS.format(**words).capitalize(), _differing(pair, rng), None, {})
+    if kind == "meant":
+        question, each = list(MEANT.items())[int(rng.integers(len(MEANT)))]
+        asked = question.format(request=instruction(pair.request), **words)
+        return Turn(asked, _meant(pair, boxes, each), None, {})
+    name = _asked_name(rng, sorted({name for known in boxes for name in known}))
+    first, then = (_corners(known.get(name)) for known in boxes)
+    question, answer = (text.format(name=name, corners=first, then=then, **words) for text in IN_EACH)
+    return Turn(question.capitalize(), answer, None, {})
 
 
 def _reach(box: Sequence[int]) -> str:
@@ -108,7 +176,7 @@ def _asked_name(rng: np.random.Generator, names: list[str]) -> str:
     return f"{name.split()[0]} {other.split()[1]}" if rng.random() < MIXED_NAMES else name
 
 
-def _turn(rng: np.random.Generator, scenes: list[Scene], listed: float) -> Turn:
+def _turn(rng: np.random.Generator, scenes: list[Scene], pair: Pair, listed: float) -> Turn:
     """One question about a random picture: which things there are (`listed` of the questions), or where named ones are."""
     index = int(rng.integers(len(scenes)))
     things = {thing.name: thing.box for thing in scenes[index].things}
@@ -119,12 +187,11 @@ def _turn(rng: np.random.Generator, scenes: list[Scene], listed: float) -> Turn:
     if not names or rng.random() < listed:
         question = f"{place}which things are there?".capitalize()
         return Turn(question, _listed(scenes[index], rng), None, things)
+    kind = rng.choice([*BOTH_PICTURES, "one"], p=[*BOTH_PICTURES.values(), 1 - sum(BOTH_PICTURES.values())])
+    if len(scenes) == 2 and kind != "one":
+        return _turn_about_both(rng, str(kind), pair, boxes)
     name, other = _asked_name(rng, names), _asked_name(rng, names)
     words = {key: filler(rng, 8) for key in ("before", "after", "said")} | {"name": name, "other": other}
-    if len(scenes) == 2 and rng.random() < EACH_PICTURE:
-        first, then = (_corners(known.get(name)) for known in boxes)
-        question, answer = (text.format(corners=first, then=then, **words) for text in IN_EACH)
-        return Turn(question.capitalize(), answer, None, {})
     two = rng.random() < TWO_NAMES
     forms = list((BOTH_NAMES if two else ONE_NAME).items())
     question, answer = forms[int(rng.integers(len(forms)))]
@@ -156,19 +223,19 @@ def conversation(seed: int, number: int, side: int, level: int = TWO_PICTURES) -
     picture damaged in half of them.
     """
     rng = np.random.default_rng([seed, number, 1])
-    source, _, candidates = random_group(rng, side, None)
-    second = candidates[int(rng.integers(len(candidates)))].scene
-    scenes = [second]
-    if level == ONE_THING:
-        scenes = [replace(source, things=source.things[:1])]
-    elif level == TWO_PICTURES and rng.random() < 0.8:
-        scenes = [source, second]
+    source, request, candidates = random_group(rng, side, None)
+    pair = Pair(source, request, candidates[int(rng.integers(len(candidates)))])
     if rng.random() < FEW_COLOURS:
-        scenes = _few_colours(scenes, rng)
+        pair = _few_colours(pair, rng)
+    scenes = [pair.candidate.scene]
+    if level == ONE_THING:
+        scenes = [replace(pair.source, things=pair.source.things[:1])]
+    elif level == TWO_PICTURES and rng.random() < 0.8:
+        scenes = [pair.source, pair.candidate.scene]
     pictures = [draw_scene(scene) for scene in scenes]
     if level == TWO_PICTURES and rng.random() < 0.5:
         pictures[-1] = randomly_degraded(pictures[-1], rng)
-    turns = [_turn(rng, scenes, LISTED[level]) for _ in range(1 if level == ONE_THING else TURNS)]
+    turns = [_turn(rng, scenes, pair, LISTED[level]) for _ in range(1 if level == ONE_THING else TURNS)]
     if rng.random() < 0.7:
         turns[0] = turns[0]._replace(question=f"{filler(rng, MOST_FILLER)}. {turns[0].question}")
-    return Conversation(pictures, turns)
+    return Conversation(pictures, scenes, turns)

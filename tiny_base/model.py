@@ -20,8 +20,9 @@ from verdict.spec import Pixels
 SIDE = 64
 PATCH = 8
 MERGE = 2
+CELL = PATCH * MERGE  # side in pixels of what one token shows
 INITIALISER_RANGE = 0.05  # widths of 64 and 128 learn slowly from the usual 0.02
-SPEC = Spec(pixels=Pixels(min=256, max=SIDE * SIDE, multiple=PATCH * MERGE), max_new_tokens=320)
+SPEC = Spec(pixels=Pixels(min=256, max=SIDE * SIDE, multiple=CELL), max_new_tokens=320)
 
 
 def tiny_config(tokenizer: Qwen2TokenizerFast) -> Qwen3VLConfig:

@@ -11,7 +11,7 @@ import torch
 from data.synthetic.generate import normalised, random_group
 from data.synthetic.scene import COLOURS, SHAPES
 from tests.conftest import BASE, run_stage
-from tiny_base.__main__ import Batches, chat
+from tiny_base.__main__ import NO_LEVELS, Batches, chat
 from tiny_base.grounding import ONE_PICTURE, TWO_PICTURES, conversation, ground
 from tiny_base.model import SIDE
 from tiny_base.names import NamedThings, name_ends, word_ids
@@ -28,7 +28,7 @@ def said_places(answer):
 
 def test_answers_name_the_things_and_their_places():
     kinds = Counter()
-    for number in range(80):
+    for number in range(120):
         talk = conversation(7, number, SIDE, TWO_PICTURES)
         pictures = [
             {name: normalised(box, (SIDE, SIDE)) for name, box in turn.things.items()}
@@ -39,6 +39,8 @@ def test_answers_name_the_things_and_their_places():
         for turn in talk.turns:
             boxes = {name: normalised(box, (SIDE, SIDE)) for name, box in turn.things.items()}
             told = said_places(turn.answer)
+            if "what is meant" in turn.question or "what differs" in turn.question:
+                continue
             if "in each picture" in turn.question:
                 kinds["each"] += 1
                 assert [name for name, _ in told] == [told[0][0]] * 2 and told[0][0] in turn.question
@@ -60,6 +62,36 @@ def test_answers_name_the_things_and_their_places():
     assert len(kinds) == 6 and min(kinds.values()) > 5, kinds
 
 
+def test_answers_about_both_pictures_follow_from_what_was_done():
+    seen = Counter()
+    for number in range(150):
+        talk = conversation(7, number, SIDE, TWO_PICTURES)
+        places = [{t.name: normalised(t.box, (SIDE, SIDE)) for t in scene.things} for scene in talk.scenes]
+        for turn in talk.turns:
+            told = said_places(turn.answer)
+            if "name what differs" in turn.question:
+                first, second = places
+                same = first == second and ground(talk.scenes[0]) == ground(talk.scenes[1])
+                if not told:
+                    assert turn.answer == "Nothing." and same
+                # A thing that only one picture shows, or shows elsewhere, is told under its name in the second if it has one.
+                gone = {
+                    name for name in first if second.get(name) != first[name] and first[name] not in second.values()
+                }
+                new = {name for name in second if first.get(name) != second[name]}
+                assert new <= {name for name, _ in told} <= new | gone | {"background"}
+                seen["differs" if told else "nothing differs"] += 1
+            elif "what is meant in the second" in turn.question:
+                assert told and all(places[1].get(name) == box for name, box in told)
+                seen["meant"] += 1
+            elif "what is meant in each" in turn.question:
+                assert len(told) in (2, 4)
+                for (was, before), (becomes, after) in zip(told[::2], told[1::2], strict=True):
+                    assert places[0].get(was) == before and places[1].get(becomes) == after
+                seen["meant in each"] += 1
+    assert len(seen) == 4 and min(seen.values()) > 5, seen
+
+
 def test_a_tinted_ground_is_one_that_an_edit_changed():
     rng = np.random.default_rng(3)
     seen = Counter()
@@ -71,7 +103,7 @@ def test_a_tinted_ground_is_one_that_an_edit_changed():
 
 def test_no_conversation_holds_anything_of_a_verdict():
     text = " ".join(turn.question + turn.answer for n in range(200) for turn in conversation(7, n, SIDE).turns)
-    assert not [word for word in ("{", "<|", "score", "edit", "reason", "remove", "bbox") if word in text]
+    assert not [word for word in ("{", "<|", "score", "edit", "reason", "bbox") if word in text]
 
 
 def test_read_outs_look_where_names_end(tiny_processor):
@@ -94,7 +126,7 @@ def test_read_outs_look_where_names_end(tiny_processor):
         assert sum(words[ids[place]] in SHAPES for place in ends) == said
 
 
-@pytest.mark.parametrize("batches", [lambda p: NamedThings(p, 8, SIDE, 3), lambda p: Batches(p, 4, 60.0)])
+@pytest.mark.parametrize("batches", [lambda p: NamedThings(p, 8, SIDE, 3), lambda p: Batches(p, 4, 60.0, NO_LEVELS)])
 def test_batches_hold_corners_within_the_picture(tiny_processor, batches):
     batch = next(iter(batches(tiny_processor)))
     assert len(batch["places"]) == len(batch["corners"]) >= 8
@@ -104,6 +136,13 @@ def test_batches_hold_corners_within_the_picture(tiny_processor, batches):
     names = {*word_ids(tokenizer).values(), *word_ids(tokenizer, tuple(COLOURS), "").values()}
     rows, places = batch["places"].T
     assert set(batch["input_ids"][rows, places].tolist()) <= names
+    if "cells" in batch:
+        rows, places = batch["cells"].T
+        assert (batch["input_ids"][rows, places] == tiny_processor.image_token_id).all()
+        # The second picture's tokens: sixteen, after the sixteen of the first.
+        before = (batch["input_ids"] == tiny_processor.image_token_id).cumsum(dim=1)[rows, places]
+        assert before.tolist() == [*range(17, 33)] * (len(rows) // 16)
+        assert 0 < batch["cell_targets"][:, -1].sum() < len(rows)
     if "labels" in batch:
         answered = batch["labels"] != -100
         assert 0 < answered.sum() < answered.numel()
