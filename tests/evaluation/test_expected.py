@@ -80,7 +80,7 @@ def log_probability(model, processor, messages, images, prefix, continuation):
 
 
 def brute_force(model, processor, messages, images, head, between, ends):
-    """Both means by 52 forwards. `head`: text before the first score; `between`: text between the two; `ends`: what ends each."""
+    """Both means by 52 forwards. `head`: the text before the first score; `between`: between the two; `ends`: after each."""
     encode = processor.tokenizer.encode
     means, text = [], head
     for end in ends:
