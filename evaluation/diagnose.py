@@ -37,7 +37,10 @@ Figures = dict[str, float]
 
 
 def parts_of(pieces: Sequence[str]) -> dict[str, list[int]]:
-    """Part of an `sc` verdict -> the places of its tokens, whose texts are `pieces`; "all": those of all parts."""
+    """Part of an `sc` verdict -> the places of its tokens, whose texts are `pieces`; "all": those of all parts.
+
+    A token belongs to the part that its last character is in.
+    """
     text = "".join(pieces)
     starts = [0]
     for key in KEYS["sc"][1:]:
@@ -47,7 +50,7 @@ def parts_of(pieces: Sequence[str]) -> dict[str, list[int]]:
     offset = 0
     for place, piece in enumerate(pieces):
         if piece:  # the token that ends the turn has no text, and is no part of the verdict
-            number = max(number for number, start in enumerate(starts) if start <= offset)
+            number = max(number for number, start in enumerate(starts) if start < offset + len(piece))
             parts[KEYS["sc"][number]].append(place)
             parts["all"].append(place)
         offset += len(piece)
@@ -159,7 +162,7 @@ def diagnose(model_name: str, spec: Spec, rows: Dataset, count: int, folder: Pat
         "diagnose.html.j2",
         folder / "diagnose.html",
         title="Where the model looks",
-        subtitle=f"{model_name}. {title}",
+        subtitle=f"{model_name}: {title}",
         lines=lines,
         definitions=[definitions[0].split("\n\n")[1], *definitions[1:]],
         cards_shown=cards,

@@ -1,7 +1,5 @@
 """Expected scores: the tree in one pass on the cache gives what every integer alone gives without a cache."""
 
-from functools import partial
-
 import pytest
 import torch
 
@@ -13,6 +11,7 @@ from evaluation.expected import WHOLE_PREFIX, digits_stand_alone, expected_score
 from evaluation.generate import generate_batch
 from evaluation.questions import Question
 from tests.conftest import BASE
+from tests.evaluation.forced import writing
 from training.model import load_model, load_processor
 from verdict import Spec, render
 
@@ -40,27 +39,10 @@ def verdicts_of(rows):
 
 def forced(model, processor, rows, texts):
     """The batch that `generate_batch` gives, its model made to write `texts`."""
-    end = processor.tokenizer.eos_token_id
-    written = [[*processor.tokenizer.encode(text), end] for text in texts]
     messages = [prompt_messages(row["task"], row["instruction"], SPEC) for row in rows]
     images = [[fit(image, SPEC.pixels) for image in row["images"]] for row in rows]
-    longest = processor(
-        text=processor.apply_chat_template(messages, add_generation_prompt=True),
-        images=images,
-        padding=True,
-        return_tensors="pt",
-    )["input_ids"].shape[1]
-
-    def allowed(row, ids):
-        place = len(ids) - longest
-        return [written[row][place] if place < len(written[row]) else end]
-
-    whole = model.generate
-    model.generate = partial(whole, prefix_allowed_tokens_fn=allowed)
-    try:
+    with writing(model, processor, texts):
         batch = generate_batch(model, processor, messages, images, SPEC.max_new_tokens)
-    finally:
-        del model.generate
     assert [said.text for said in batch.completions] == texts
     return batch, messages, images
 
@@ -102,8 +84,11 @@ def test_they_are_what_every_integer_alone_gets_without_a_cache(tiny):
     found = expected_scores(model, processor, batch, [row["task"] for row in rows], SPEC.score_range)
     assert batch.cache.get_seq_length() == past
     assert [place for place, one in enumerate(found) if one is None] == [2, 3, 5]
-    ways = {0: ('"score": [', ", ", (",", "]}")), 1: ('"score":[ ', ", ", (",", "]}"))}
-    ways |= {4: ways[0], 6: ways[0], 7: ('"score": [', " , ", (" ", " "))}
+    ways = {
+        1: ('"score":[ ', ", ", (",", "]}")),
+        4: ('"score": [', ", ", (",", "]}")),
+        7: ('"score": [', " , ", (" ", " ")),
+    }
     for place, (head, between, ends) in ways.items():
         before = texts[place][: texts[place].index(head) + len(head)]
         means = brute_force(model, processor, messages[place], images[place], before, between, ends)
