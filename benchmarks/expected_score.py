@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from data.rows import load_rows
 from evaluation.backends import open_backend, spec_of
-from evaluation.metrics import group_sums, interval, score_rows
+from evaluation.metrics import GroupSums, group_sums, interval, score_rows
 from evaluation.questions import Question, Reply
 from evaluation.recipe import EvalRecipe
 from evaluation.report import bare_rows, format_cell, print_table
@@ -27,7 +27,8 @@ from pipeline.folders import need
 from pipeline.recipe import load_model
 from rewards_fn.recipe import own_rewards
 
-SHOWN = ("ranking_accuracy", "tie_rate", "score_mae")
+HALF = "ranking_accuracy, ties at half credit"
+SHOWN = ("ranking_accuracy", HALF, "tie_rate", "score_mae")
 
 
 def main() -> None:
@@ -69,6 +70,9 @@ def main() -> None:
     ]
     cut = [reply.truncated for reply in said]
     written, expected_sums = group_sums(plain, scored, cut, spec), group_sums(plain, smooth, cut, spec)
+    for sums in (written, expected_sums):
+        right, tied = sums["ranking_accuracy"], sums["tie_rate"]
+        sums[HALF] = GroupSums(right.numerator + tied.numerator / 2, right.denominator)
     lines = [["", "as written", "expected", "difference"]]
     for metric in SHOWN:
         both = [interval(sums[metric], recipe.bootstrap_samples, recipe.seed) for sums in (written, expected_sums)]

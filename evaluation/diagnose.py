@@ -92,19 +92,9 @@ def chosen(rows: Dataset, count: int) -> list[int]:
 
 def table_of(means: Mapping[str, Figures]) -> list[list[str]]:
     """A head, then a line per part."""
-    lines = [
-        [
-            "part",
-            "tokens",
-            "mass source",
-            "edited",
-            "entropy source",
-            "edited",
-            "difference",
-            "top 10 % source",
-            "edited",
-        ]
-    ]
+    columns = [f"{what} {name}" for what in ("mass", "entropy", "top 10 %") for name in PICTURES]
+    columns.insert(4, "difference")
+    lines = [["part", "tokens", *columns]]
     for part, found in means.items():
         shares = [f"{found[f'{kind}_{name}']:.3f}" for kind in ("mass", "entropy", "top") for name in PICTURES]
         shares.insert(4, f"{found['entropy_difference']:+.3f}")
@@ -150,9 +140,9 @@ def diagnose(model_name: str, spec: Spec, rows: Dataset, count: int, folder: Pat
     report = {"model": model_name, "rows": measured, "left_out": left_out, "means": means}
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "diagnose.json", report)
-    sizes = sorted({size for one in measured for size in one["picture_tokens"].values()})
+    counts = sorted({size for one in measured for size in one["picture_tokens"].values()})
     title = (
-        f"attention on the pictures: {len(measured)} sc rows, entropies in nats of at most {math.log(sizes[-1]):.2f}"
+        f"attention on the pictures: {len(measured)} sc rows, entropies in nats of at most {math.log(counts[-1]):.2f}"
     )
     if left_out:
         title += f"; {len(left_out)} unparsed left out"

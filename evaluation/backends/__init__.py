@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from evaluation.questions import Ask
 from pipeline.errors import UserError
-from verdict import Spec, SpecError, load_spec
+from verdict import Spec, load_spec
 from verdict.spec import FILE_NAME
 
 BACKENDS = ("transformers", "vllm", "openai")
@@ -41,9 +41,9 @@ def open_backend(
 ) -> Ask:
     """Asks `model` (folder, Hub id, or name at the endpoint) with the prompts, pixels and lengths of `spec`.
 
-    `batch_size`: questions in a batch of `transformers`, under way at once at an endpoint; vLLM makes its own batches.
-    Questions that would be sent alike are sent once, also from one call to the next. A call looks at a part of its questions
-    at a time, so a sequence that opens its pictures when it is indexed is never in memory as a whole.
+    `batch_size`: questions in a batch of `transformers`, under way at once at an endpoint; vLLM makes its own batches out of 16
+    times as many. Questions that would be sent alike are sent once, also from one call to the next. A call looks at 16 batches
+    of its questions at a time: a sequence that opens its pictures when it is indexed is never in memory as a whole.
 
     Raises UserError for a model that cannot be used or options that do not go together.
     """
@@ -74,20 +74,22 @@ def open_backend(
 
 
 def spec_of(model: str, named: Path | None) -> Spec:
-    """The spec in the folder `named`, else the one beside the checkpoint `model`, a folder or a Hub id.
+    """The spec in `named` (a folder, or its verdict.json), else the one beside the checkpoint `model`, a folder or a Hub id.
 
     Raises UserError or SpecError where there is none.
     """
     if named is not None:
-        return load_spec(named)
+        return load_spec(named.parent if named.name == FILE_NAME else named)
     if Path(model).is_dir():
         return load_spec(Path(model))
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return load_spec(Path(hf_hub_download(model, FILE_NAME)).parent)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, SpecError):
+        file = hf_hub_download(model, FILE_NAME)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         raise UserError(
-            f"{model}: no {FILE_NAME} with it, so its prompts and limits are unknown: name a folder that has one (--spec)"
+            f"{model}: no {FILE_NAME} with it, so its prompts and limits are unknown: name a folder that has one (--spec); "
+            f"{' '.join(str(error).split())[:160]}"
         ) from None
+    return load_spec(Path(file).parent)

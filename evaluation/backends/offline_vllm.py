@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from transformers import ProcessorMixin
+
 from evaluation.backends.local import chat_of
 from evaluation.questions import Ask, Question, Reply
 from pipeline.errors import UserError
@@ -17,6 +19,17 @@ from verdict import Spec
 
 MOST_IMAGES = 8  # of one question: several sources and the edit
 TEXT_TOKENS = 1024  # room for the prompt's own text
+
+
+def prompts_of(questions: Sequence[Question], processor: ProcessorMixin, spec: Spec) -> list[dict[str, Any]]:
+    """vLLM's prompts: the chat as text, with one placeholder a picture, which vLLM expands itself, and the pictures."""
+    return [
+        {
+            "prompt": processor.apply_chat_template(chat_of(question, spec), add_generation_prompt=True),
+            "multi_modal_data": {"image": question.images},
+        }
+        for question in questions
+    ]
 
 
 def open_vllm(model_name: str, spec: Spec, temperature: float) -> Ask:
@@ -40,15 +53,8 @@ def open_vllm(model_name: str, spec: Spec, temperature: float) -> Ask:
     bias = dict.fromkeys(vision_token_ids(processor), -100.0)
 
     def ask(questions: Sequence[Question]) -> Iterator[tuple[Question, Reply]]:
-        # As they come: candidates of one source stand together and share the prefix that ends with its picture. The text has
-        # one placeholder a picture; vLLM expands it itself.
-        prompts = [
-            {
-                "prompt": processor.apply_chat_template(chat_of(question, spec), add_generation_prompt=True),
-                "multi_modal_data": {"image": question.images},
-            }
-            for question in questions
-        ]
+        # In the order they come in: candidates of one source stand together and share the prefix that ends with its picture.
+        prompts = prompts_of(questions, processor, spec)
         how = [
             SamplingParams(
                 temperature=temperature, max_tokens=spec.max_new_tokens, seed=question.sample, logit_bias=bias

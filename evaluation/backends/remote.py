@@ -37,9 +37,10 @@ def reply_in(response: Any) -> Reply | None:
     text = getattr(choice.message, "content", None) if choice is not None else None
     if choice is None or not isinstance(text, str | None):
         return None
-    counts = [getattr(response.usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
+    usage = getattr(response, "usage", None)
+    counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
     prompt, completion = (count if isinstance(count, int) else 0 for count in counts)
-    return Reply(text or "", choice.finish_reason == "length", None, prompt, completion)
+    return Reply(text or "", getattr(choice, "finish_reason", None) == "length", None, prompt, completion)
 
 
 def open_remote(model: str, spec: Spec, concurrency: int, temperature: float, endpoint: Endpoint) -> Ask:

@@ -3,11 +3,13 @@
 import logging
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from evaluation.backends import Endpoint, open_backend, spec_of
+from evaluation.backends.offline_vllm import hit_rates, prompts_of
 from evaluation.backends.once import cost, once
 from evaluation.generate import generate
 from evaluation.questions import Question, Reply
@@ -111,9 +113,27 @@ def test_vllm_that_is_not_installed_is_one_line():
         pytest.skip("vLLM is installed")
 
 
+def test_vllm_is_given_one_placeholder_a_picture(tiny_processor):
+    two, one = prompts_of([question("a"), question("b", task="pq")], tiny_processor, SPEC)
+    assert two["prompt"].count("<|image_pad|>") == 2 and one["prompt"].count("<|image_pad|>") == 1
+    assert two["multi_modal_data"] == {"image": [TEAL, PINK]} and one["multi_modal_data"] == {"image": [PINK]}
+    assert SPEC.prompt("sc", "Remove the cup.") in two["prompt"] and two["prompt"].endswith("assistant\n")
+
+
+def test_hit_rates_are_summed_over_engines():
+    counts = {"prefix_cache_queries": 100, "prefix_cache_hits": 30, "mm_cache_queries": 4, "mm_cache_hits": 1}
+    metrics = [SimpleNamespace(name=f"vllm:{name}", value=count) for name, count in counts.items()] * 2
+    metrics += [SimpleNamespace(name="vllm:prompt_tokens", value=7), SimpleNamespace(name="vllm:latency", buckets={})]
+    assert hit_rates(metrics) == [
+        "vLLM's prefix cache had 60 of 200 tokens (30.0%)",
+        "vLLM's mm cache had 2 of 8 pictures (25.0%)",
+    ]
+
+
 def test_the_spec_is_the_checkpoints_or_one_that_is_named(tmp_path, monkeypatch):
     save_spec(SPEC, tmp_path)
     assert spec_of(str(tmp_path), None) == spec_of("org/name", tmp_path) == SPEC
+    assert spec_of("org/name", tmp_path / "verdict.json") == SPEC
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for model in ("org/name-that-is-not-there", "gpt"):
         with pytest.raises(UserError, match=r"no verdict.json with it.*--spec"):
