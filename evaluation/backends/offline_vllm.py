@@ -61,7 +61,7 @@ def open_vllm(model_name: str, spec: Spec, temperature: float) -> Ask:
             )
             for question in questions
         ]
-        for question, output in zip(questions, engine.generate(prompts, how), strict=True):
+        for question, output in zip(questions, engine.generate(prompts, how, use_tqdm=False), strict=True):
             said = output.outputs[0]
             truncated = said.finish_reason == "length"
             yield question, Reply(said.text, truncated, None, len(output.prompt_token_ids), len(said.token_ids))
