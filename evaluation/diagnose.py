@@ -140,10 +140,8 @@ def diagnose(model_name: str, spec: Spec, rows: Dataset, count: int, folder: Pat
     report = {"model": model_name, "rows": measured, "left_out": left_out, "means": means}
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "diagnose.json", report)
-    counts = sorted({size for one in measured for size in one["picture_tokens"].values()})
-    title = (
-        f"attention on the pictures: {len(measured)} sc rows, entropies in nats of at most {math.log(counts[-1]):.2f}"
-    )
+    highest = math.log(max(size for one in measured for size in one["picture_tokens"].values()))
+    title = f"attention on the pictures: {len(measured)} sc rows, entropies in nats of at most {highest:.2f}"
     if left_out:
         title += f"; {len(left_out)} unparsed left out"
     lines = table_of(means)
