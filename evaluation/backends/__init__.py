@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,11 +45,12 @@ def open_backend(
 
     `batch_size`: questions in a batch of `transformers`, under way at once at an endpoint; vLLM makes its own batches out of 16
     times as many. Questions that would be sent alike are sent once, also from one call to the next. A call looks at 16 batches
-    of its questions at a time: a sequence that opens its pictures when it is indexed is never in memory as a whole.
+    of its questions at a time: a sequence that opens its pictures when it is indexed is never in memory as a whole. When the
+    process ends, a line on stderr says how many requests and tokens it took and, at an endpoint with prices, what they cost.
 
     Raises UserError for a model that cannot be used or options that do not go together.
     """
-    from evaluation.backends.once import once
+    from evaluation.backends.once import Bill, once
 
     if samples > 1 and temperature == 0:
         raise UserError(f"{samples} samples at temperature 0 would all be the same: give a temperature above 0")
@@ -70,7 +73,9 @@ def open_backend(
         ask = open_remote(model, spec, batch_size, temperature, endpoint or Endpoint())
     else:
         raise UserError(f"{backend}: no such backend; there are {', '.join(BACKENDS)}")
-    return once(ask, spec, temperature, 16 * batch_size, endpoint.prices if endpoint else None)
+    bill, prices = Bill(), endpoint.prices if endpoint else None
+    atexit.register(lambda: print(f"{model}: {bill.line(prices)}", file=sys.stderr) if bill.questions else None)
+    return once(ask, spec, temperature, 16 * batch_size, bill)
 
 
 def spec_of(model: str, named: Path | None) -> Spec:

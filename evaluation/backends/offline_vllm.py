@@ -5,6 +5,7 @@ Written from the interface of vllm 0.31 (`LLM`, `SamplingParams`, `LLM.get_metri
 
 from __future__ import annotations
 
+import atexit
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -65,8 +66,8 @@ def open_vllm(model_name: str, spec: Spec, temperature: float) -> Ask:
             said = output.outputs[0]
             truncated = said.finish_reason == "length"
             yield question, Reply(said.text, truncated, None, len(output.prompt_token_ids), len(said.token_ids))
-        print("; ".join(hit_rates(engine.get_metrics())), file=sys.stderr)
 
+    atexit.register(lambda: print("; ".join(hit_rates(engine.get_metrics())), file=sys.stderr))
     return ask
 
 

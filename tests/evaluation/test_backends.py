@@ -1,5 +1,6 @@
 """Backends: what is sent once, what batches change, and what an endpoint can do wrong without ever becoming a number."""
 
+import atexit
 import logging
 import threading
 import time
@@ -10,7 +11,7 @@ from PIL import Image
 
 from evaluation.backends import Endpoint, open_backend, spec_of
 from evaluation.backends.offline_vllm import hit_rates, prompts_of
-from evaluation.backends.once import cost, once
+from evaluation.backends.once import Bill, once
 from evaluation.generate import generate
 from evaluation.questions import Question, Reply
 from pipeline.errors import UserError
@@ -43,9 +44,10 @@ def echo(sent):
     return ask
 
 
-def test_what_would_be_sent_alike_is_sent_once_with_fitted_pictures(capsys):
+def test_what_would_be_sent_alike_is_sent_once_with_fitted_pictures():
     sent = []
-    ask = once(echo(sent), SPEC, 0.0, 64, prices=(2.0, 30.0))
+    bill = Bill()
+    ask = once(echo(sent), SPEC, 0.0, 64, bill)
     questions = [question("a"), question("b"), question("c", "Add a cup."), question("d", images=(PINK, PINK))]
     questions += [question("e", sample=1), question("f", task="pq"), question("g", "silent")]
     got = list(ask(questions))
@@ -56,8 +58,8 @@ def test_what_would_be_sent_alike_is_sent_once_with_fitted_pictures(capsys):
     assert all(any(each is one for one in questions) for each, _ in got)
     assert sum(reply.prompt_tokens for _, reply in got) == 400
     assert {each.key: reply.text for each, reply in got}["b"] == "Remove the cup. 0"
-    line = capsys.readouterr().err.strip()
-    assert line == "6 of 7 questions answered by 5 requests, 400 prompt and 40 completion tokens, $0.0020"
+    said = "6 of 7 questions answered by 5 requests, 400 prompt and 40 completion tokens"
+    assert bill.line(None) == said and bill.line((2.0, 30.0)) == f"{said}, $0.0020"
     # what was answered is not asked again, what was not is
     assert [each.key for each, _ in ask([question("h"), question("g", "silent")])] == ["h"]
     assert [each.key for each in sent[1]] == ["g"]
@@ -66,7 +68,7 @@ def test_what_would_be_sent_alike_is_sent_once_with_fitted_pictures(capsys):
 def test_samples_differ_above_temperature_0_only():
     for temperature, requests in ((0.0, 1), (0.7, 3)):
         sent = []
-        replies = list(once(echo(sent), SPEC, temperature, 64)([question(str(n), sample=n) for n in range(3)]))
+        replies = list(once(echo(sent), SPEC, temperature, 64, Bill())([question(str(n), sample=n) for n in range(3)]))
         assert len(replies) == 3 and len(sent[0]) == requests
 
 
@@ -81,14 +83,10 @@ def test_questions_are_looked_at_a_part_at_a_time():
             Lazy.opened += 1
             return question(str(place), f"Number {place}.")
 
-    replies = once(echo([]), SPEC, 0.0, 4)(Lazy())
+    replies = once(echo([]), SPEC, 0.0, 4, Bill())(Lazy())
     next(replies)
     assert Lazy.opened == 4
     assert len(list(replies)) == 9
-
-
-def test_cost():
-    assert cost(1_500_000, 200_000, (2.0, 10.0)) == pytest.approx(5.0)
 
 
 # --- options and specs
@@ -181,11 +179,15 @@ def remote(endpoint, monkeypatch):
     """Asks the endpoint: questions and options in, replies by key out."""
     monkeypatch.setenv("OPENAI_BASE_URL", endpoint.base_url)
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    at_exit = []
+    monkeypatch.setattr(atexit, "register", at_exit.append)
 
     def ask(questions, concurrency=4, temperature=0.0, **options):
         how = Endpoint(**{"retries": 2, "deadline": 20.0, **options})
         opened = open_backend("openai", "m", SPEC, batch_size=concurrency, temperature=temperature, endpoint=how)
-        return {each.key: reply for each, reply in opened(questions)}
+        replies = {each.key: reply for each, reply in opened(questions)}
+        at_exit.pop()()
+        return replies
 
     return ask
 
