@@ -15,7 +15,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data sft mine grpo merge eval report try push reward-audit test test-slow test-all lint
+.PHONY: help setup demo data sft mine grpo merge eval report try diagnose push reward-audit test test-slow test-all lint
 
 help: ## list the verbs
 	@echo "make VERB [RECIPE=tiny] [FRESH=1]"
@@ -62,6 +62,9 @@ try: export INSTRUCTION := $(value INSTRUCTION)
 try: $(VENV)/ready ## one edit, as a page: SOURCE=a.png EDITED=b.png INSTRUCTION='...' [MODEL=folder]
 	@$(PY) -m evaluation try --model "$(MODEL)" --source "$(SOURCE)" --edited "$(EDITED)" --instruction "$$INSTRUCTION" \
 		--page $(RUN)/try/try.html
+
+diagnose: $(VENV)/ready ## where a model looks while it writes verdicts: a table and heat maps [MODEL=folder]
+	@$(PY) -m evaluation diagnose --config $(RECIPES)/eval.yaml --model "$(MODEL)"
 
 reward-audit: $(VENV)/ready ## what bad policies would earn under the recipe's rewards
 	@$(PY) -m rewards_fn audit $(RUN)/data/train.parquet --config $(RECIPES)/grpo.yaml

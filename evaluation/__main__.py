@@ -1,9 +1,10 @@
-"""What models say: held-out verdicts and the report over them, hard rows for stage 2, and one pair of pictures.
+"""What models say: held-out verdicts and the report over them, hard rows for stage 2, one pair of pictures, attention.
 
 python -m evaluation heldout --config recipes/tiny/eval.yaml
 python -m evaluation report --config recipes/tiny/eval.yaml
 python -m evaluation mine --config recipes/tiny/mine.yaml        # torchrun --nproc_per_node 8 -m evaluation mine ...
 python -m evaluation try --model runs/tiny/merge --source a.png --edited b.png --instruction 'Remove the cup.' --page try.html
+python -m evaluation diagnose --config recipes/tiny/eval.yaml --model runs/tiny/merge
 """
 
 from __future__ import annotations
@@ -102,6 +103,17 @@ def run_try(arguments: argparse.Namespace) -> None:
     try_pair(arguments.model, arguments.source, arguments.edited, arguments.instruction, arguments.page)
 
 
+def run_diagnose(recipe: EvalRecipe, model: str, named: Path | None, count: int) -> None:
+    if count < 1:
+        raise UserError(f"--count {count}: at least one row")
+    rows_file = need(recipe.run_dir / "data" / "heldout.parquet", "data")
+    from evaluation.backends import spec_of
+    from evaluation.diagnose import diagnose
+
+    spec = spec_of(model, named)
+    diagnose(model, spec, load_rows(rows_file, spec), count, recipe.run_dir / "diagnose")
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m evaluation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -121,6 +133,11 @@ def parse_arguments() -> argparse.Namespace:
     trying.add_argument("--edited", type=Path, required=True, help="the picture after it")
     trying.add_argument("--instruction", required=True, help="what the editor was asked for")
     trying.add_argument("--page", type=Path, required=True, help="the HTML file to write")
+    diagnosis = verbs.add_parser("diagnose", help="where a model looks while it writes verdicts")
+    diagnosis.add_argument("--config", type=Path, required=True, help="the recipe's eval.yaml, for its held-out rows")
+    diagnosis.add_argument("--model", required=True, help="a checkpoint's folder or Hub id")
+    diagnosis.add_argument("--spec", type=Path, help="folder of the verdict.json, for a model without one")
+    diagnosis.add_argument("--count", type=int, default=8, help="rows that are looked at (default: %(default)s)")
     return parser.parse_args()
 
 
@@ -129,6 +146,8 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.verb == "try":
         run_try(arguments)
+    elif arguments.verb == "diagnose":
+        run_diagnose(load_model(arguments.config, EvalRecipe), arguments.model, arguments.spec, arguments.count)
     elif arguments.verb == "mine":
         run_mine(load_model(arguments.config, MineRecipe), arguments.fresh)
     elif arguments.verb == "heldout":

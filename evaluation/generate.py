@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import Cache, PreTrainedModel, ProcessorMixin
 
 from training.model import vision_token_ids
 
@@ -29,7 +29,21 @@ class Sampling:
     top_p: float
 
 
-@torch.inference_mode()
+class Generated(NamedTuple):
+    """A batch as it was generated, with what is needed to look at it again.
+
+    `inputs`: what the processor made of the prompts, padded left. `tokens`: (batch, new) ids, padded after their end.
+    `lengths`: how many of them each row wrote, the end of its turn included. `cache`: keys and values of the prompts and of all
+    tokens but the last.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    tokens: torch.Tensor
+    lengths: list[int]
+    cache: Cache
+    completions: list[Completion]
+
+
 def generate(
     model: PreTrainedModel,
     processor: ProcessorMixin,
@@ -42,6 +56,19 @@ def generate(
 
     Greedy without `sampling`; with it, as torch's generator has been seeded.
     """
+    return generate_batch(model, processor, messages, images, max_new_tokens, sampling).completions
+
+
+@torch.inference_mode()
+def generate_batch(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    messages: Sequence[list[dict[str, Any]]],
+    images: Sequence[Sequence[Image.Image]],
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+) -> Generated:
+    """What `generate` does, with tokens and cache."""
     model.eval()
     texts = processor.apply_chat_template(list(messages), add_generation_prompt=True)
     inputs = processor(text=texts, images=[list(group) for group in images], padding=True, return_tensors="pt")
@@ -54,12 +81,17 @@ def generate(
         top_k=None,
         max_new_tokens=max_new_tokens,
         suppress_tokens=vision_token_ids(processor),
+        return_dict_in_generate=True,
     )
-    new = out[:, inputs["input_ids"].shape[1] :]
+    new = out.sequences[:, inputs["input_ids"].shape[1] :]
     last = torch.tensor([processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id], device=new.device)
-    ends = torch.isin(new, last).any(dim=1)
+    is_last = torch.isin(new, last)
+    ends = is_last.any(dim=1).tolist()
+    firsts = is_last.int().argmax(dim=1).tolist()  # argmax: the first of several
+    lengths = [first + 1 if ended else new.shape[1] for first, ended in zip(firsts, ends, strict=True)]
     decoded = processor.batch_decode(new, skip_special_tokens=True)
-    return [Completion(text, not ended) for text, ended in zip(decoded, ends.tolist(), strict=True)]
+    completions = [Completion(text, not ended) for text, ended in zip(decoded, ends, strict=True)]
+    return Generated(dict(inputs), new, lengths, out.past_key_values, completions)
 
 
 def in_batches(count: int, size: int) -> Iterator[range]:

@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from openai import AsyncOpenAI, OpenAIError
+from openai import AsyncOpenAI
 from PIL import Image
 
 from rewards_fn.completion import Completion, text_of, verdict_of
+from rewards_fn.endpoint import NoAnswer, choice_of, complete, open_client
 from rewards_fn.judge_prompt import consistency_in, messages_for
 from verdict import Task
 
@@ -51,16 +52,12 @@ def _keep(file: Path, value: float) -> None:
 async def _ask(client: AsyncOpenAI, request: Mapping[str, Any], deadline: float) -> Outcome:
     """Sends `request`, with the client's retries, and reads the answer; never longer than `deadline` seconds."""
     try:
-        async with asyncio.timeout(deadline):
-            response = await client.chat.completions.create(**request)
-    except TimeoutError:
-        return Outcome("failed", reason=f"no answer within {deadline:g} s")
-    except (OpenAIError, ValueError) as error:  # ValueError: a body that is no JSON
-        return Outcome("failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
-    try:
-        answer = response.choices[0].message.content
-    except (AttributeError, IndexError, TypeError):  # the library does not check what a server sends
+        choice = choice_of(await complete(client, request, deadline))
+    except NoAnswer as reason:
+        return Outcome("failed", reason=str(reason))
+    if choice is None:
         return Outcome("unreadable", reason="not a chat completion")
+    answer = getattr(choice.message, "content", None)
     value = consistency_in(answer)
     return Outcome("answered", value) if value is not None else Outcome("unreadable", reason=f"answer {answer!r:.80}")
 
@@ -131,10 +128,8 @@ async def judge(
             _keep(file, outcome.value)
         return outcome
 
-    # A client belongs to the event loop it is made on, so each call has its own. The library insists on a key.
-    secret = os.environ.get(api_key_env) or "none"
-    client = AsyncOpenAI(base_url=base_url, api_key=secret, max_retries=retries, timeout=deadline)
-    async with client, asyncio.TaskGroup() as group:
+    # A client belongs to the event loop it is made on, so each call has its own.
+    async with open_client(base_url, api_key_env, retries, deadline) as client, asyncio.TaskGroup() as group:
         distinct = dict(found for found in requests if found is not None)
         tasks = {key: group.create_task(settle(key, request)) for key, request in distinct.items()}
     outcomes = [None if found is None else tasks[found[0]].result() for found in requests]

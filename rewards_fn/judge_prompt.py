@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from rewards_fn.completion import box_of, finite
-from rewards_fn.pictures import FOUND_COLOUR, Outline, data_uri, with_boxes
+from rewards_fn.pictures import FOUND_COLOUR, Outline, picture_part, with_boxes
 from verdict import Task, Verdict
 
 SHOWN: dict[str, str] = {
@@ -44,10 +44,6 @@ How consistent is the verdict with what you see and with itself? {asked} 1: in e
 Answer with one JSON object and nothing else: {{"consistency": NUMBER}}, NUMBER from 0 to 1."""
 
 
-def _picture(image: Image.Image) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": data_uri(image, fast=True)}}
-
-
 def _outlines(verdict: Verdict) -> list[Outline]:
     """The well-formed boxes of a verdict, named by their ids so that a cite leads to its box."""
     outlines = []
@@ -68,8 +64,8 @@ def messages_for(
 
     `images`: the source first where the task is "sc", the edited one last.
     """
-    pictures = [_picture(images[0].convert("RGB"))] if task == "sc" else []
-    pictures.append(_picture(with_boxes(images[-1], _outlines(verdict), side=None)))
+    pictures = [picture_part(images[0].convert("RGB"))] if task == "sc" else []
+    pictures.append(picture_part(with_boxes(images[-1], _outlines(verdict), side=None)))
     question = QUESTION.format(shown=SHOWN[task], asked=ASKED[task], instruction=instruction, verdict=text.strip())
     # Half of a surrogate pair can be held by a Python string and not by a request.
     question = question.encode(errors="replace").decode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,19 @@ def small_data(tmp_path_factory) -> Path:
     done = run_stage("data", "--config", recipe)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture
+def endpoint(monkeypatch):
+    """A running `tests.endpoint.Endpoint`."""
+    from tests.endpoint import Endpoint
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = Endpoint()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.over.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()

@@ -2,13 +2,7 @@
 
 import base64
 import io
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
-import httpx
 import openai
 import pytest
 
@@ -16,7 +10,7 @@ from data.images import fit
 from data.rows import prompt_messages
 from data.synthetic.generate import group_rows
 from evaluation.generate import generate
-from tests.conftest import ROOT, quiet
+from tests.endpoint import served
 from tests.export.conftest import SPEC
 from training.model import load_model, load_processor
 
@@ -26,23 +20,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def client(merged, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(merged)]
-    command += ["--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
-    with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(command, cwd=ROOT, env=quiet(), stdout=log, stderr=log)
-    for _ in range(240):
-        try:
-            httpx.get(f"http://127.0.0.1:{port}/health").raise_for_status()
-            break
-        except httpx.HTTPError:
-            assert server.poll() is None, (tmp_path / "log").read_text()[-3000:]
-            time.sleep(0.5)
-    yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
-    server.terminate()
-    server.wait(20)
+    with served(merged, tmp_path / "log") as base_url:
+        yield openai.OpenAI(base_url=base_url, api_key="none", max_retries=0)
 
 
 def as_url(image):

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import pytest
 from hypothesis import given, settings
@@ -22,11 +22,11 @@ from rewards_fn import load_rewards
 from rewards_fn.judge import judge
 from rewards_fn.judge_prompt import consistency_in, messages_for
 from rewards_fn.pictures import FOUND_COLOUR
+from tests.endpoint import AT_ONCE, Handler, chat
 from verdict import parse
 
 SOURCE, EDITED = Image.new("RGB", (300, 200), "#203040"), Image.new("RGB", (300, 200), "#506070")
 PINK = ImageColor.getrgb(FOUND_COLOUR)
-AT_ONCE = {"retry-after-ms": "1"}
 
 
 def said(reasoning="<|bbox_0|> the cup is red. <|global|> it was done well.", number=0, box=(100, 200, 500, 700)):
@@ -35,65 +35,6 @@ def said(reasoning="<|bbox_0|> the cup is red. <|global|> it was done well.", nu
 
 
 PQ = json.dumps({"reasoning": "clean all over", "score": [25, 25]})
-
-
-def chat(content):
-    """A chat completion that says `content`, as a server's (status, headers, body)."""
-    message = {"role": "assistant", "content": content}
-    body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [{"message": message}]}
-    return 200, {}, json.dumps(body).encode()
-
-
-class Endpoint(ThreadingHTTPServer):
-    """Answers each request with `answer(number of the request, body)`; keeps what it was sent and how many came at once."""
-
-    daemon_threads = True
-    request_queue_size = 64
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answer = lambda number, body: chat('{"consistency": 0.75}')
-        self.received, self.headers, self.now, self.most = [], [], 0, 0
-        self.lock, self.over = threading.Lock(), threading.Event()
-        self.base_url = f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        with server.lock:
-            server.received.append(body)
-            server.headers.append({"path": self.path, **{name.lower(): value for name, value in self.headers.items()}})
-            number = len(server.received)
-            server.now += 1
-            server.most = max(server.most, server.now)
-        try:
-            status, headers, answer = server.answer(number, body)
-        finally:
-            with server.lock:
-                server.now -= 1
-        self.send_response(status)
-        for name, value in {"content-type": "application/json", "content-length": len(answer), **headers}.items():
-            self.send_header(name, str(value))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def endpoint(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = Endpoint()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.over.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 def asked(endpoint, completions, task="sc", cache=None, **keywords):

@@ -1,0 +1,69 @@
+"""How many verdicts a second does the `transformers` backend give, for batches of 1, 8 and 32?
+
+    python -m benchmarks.verdict_speed            # after `make demo`; a minute or two
+
+The same held-out rows for every size, in turn, without loading the model; the median of `--rounds`. Seconds of the processor
+are given beside those of the clock: other work on the machine disturbs them less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from data.rows import load_rows
+from evaluation.backends import open_backend, spec_of
+from evaluation.questions import Question
+from evaluation.recipe import EvalRecipe
+from evaluation.report import print_table
+from pipeline.folders import need
+from pipeline.recipe import load_model
+
+SIZES = (1, 8, 32)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--recipe", type=Path, default=Path("recipes/tiny"), help="recipe folder (default: %(default)s)"
+    )
+    parser.add_argument("--model", help="another checkpoint than the recipe's merge")
+    parser.add_argument("--rows", type=Path, help="other canonical rows than the recipe's held-out ones")
+    parser.add_argument("--count", type=int, default=64, help="rows that are asked about (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each size (default: %(default)s)")
+    arguments = parser.parse_args()
+    recipe = load_model(arguments.recipe / "eval.yaml", EvalRecipe)
+    model = arguments.model or str(need(recipe.run_dir / "merge", "merge"))
+    spec = spec_of(model, None)
+    rows = load_rows(arguments.rows or need(recipe.run_dir / "data" / "heldout.parquet", "data"), spec)
+    rows = rows.select(range(min(arguments.count, len(rows))))
+    questions = [Question(row["id"], row["task"], row["instruction"], row["images"]) for row in rows]
+
+    seconds: dict[int, list[tuple[float, float]]] = {size: [] for size in SIZES}
+    said: dict[int, dict[str, str]] = {}
+    for turn in range(arguments.rounds * len(SIZES)):
+        size = SIZES[turn % len(SIZES)]
+        ask = open_backend("transformers", model, spec, batch_size=size)
+        start, worked = time.perf_counter(), time.process_time()
+        replies = list(tqdm(ask(questions), f"batches of {size}", len(questions), unit="row"))
+        seconds[size].append((time.perf_counter() - start, time.process_time() - worked))
+        said[size] = {question.key: reply.text for question, reply in replies}
+
+    lines = [["batch", "verdicts/s", "verdicts per second of the processor", "same text as in batches of 1"]]
+    for size in SIZES:
+        rates = [len(questions) / statistics.median(pair[place] for pair in seconds[size]) for place in (0, 1)]
+        same = sum(said[size][key] == text for key, text in said[1].items())
+        lines.append([str(size), f"{rates[0]:.2f}", f"{rates[1]:.2f}", f"{same} of {len(questions)}"])
+    print_table(lines, f"{len(questions)} rows, medians of {arguments.rounds}")
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads of a CPU"
+    print(f"on {where}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()
