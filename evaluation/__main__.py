@@ -1,8 +1,10 @@
-"""What models say: held-out verdicts and the report over them, hard rows for stage 2, and one pair of pictures.
+"""What models say: held-out verdicts, public benchmarks, the reports over them, hard rows for stage 2, one pair of pictures.
 
 python -m evaluation heldout --config recipes/tiny/eval.yaml
 python -m evaluation report --config recipes/tiny/eval.yaml
 python -m evaluation mine --config recipes/tiny/mine.yaml        # torchrun --nproc_per_node 8 -m evaluation mine ...
+python -m evaluation bench merbench --config recipes/tiny/eval.yaml --model runs/tiny/merge --data FOLDER
+python -m evaluation score merbench runs/tiny/benchmarks/merbench/runs-tiny-merge/verdicts.jsonl --json
 python -m evaluation try --model runs/tiny/merge --source a.png --edited b.png --instruction 'Remove the cup.' --page try.html
 """
 
@@ -10,6 +12,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from data.rows import load_rows
 from evaluation.recipe import EvalRecipe, MineRecipe
@@ -102,6 +107,70 @@ def run_try(arguments: argparse.Namespace) -> None:
     try_pair(arguments.model, arguments.source, arguments.edited, arguments.instruction, arguments.page)
 
 
+def add_benchmark_verbs(verbs: Any) -> None:
+    """The verbs `bench` and `score`."""
+    names = ("heldout", "merbench", "editreward-bench", "tiger-editreward-bench", "mmrb2")
+    bench = verbs.add_parser("bench", help="ask a model about a benchmark, and score what it says")
+    bench.add_argument("bench", choices=[*names, "all"])
+    bench.add_argument("--config", type=Path, required=True, help="the recipe's eval.yaml")
+    bench.add_argument("--model", required=True, help="folder of a checkpoint, Hub id, or name at an endpoint")
+    bench.add_argument("--backend", default="transformers", help="transformers, vllm or openai (default: %(default)s)")
+    bench.add_argument("--spec", type=Path, help="folder with the verdict.json to use, for a model that has none")
+    bench.add_argument(
+        "--data", type=Path, help="local copy: a folder, or one with a folder per benchmark; else the Hub"
+    )
+    bench.add_argument("--batch_size", type=int, help="questions at once (default: the recipe's)")
+    bench.add_argument(
+        "--samples", type=int, default=1, help="verdicts per question, their scores averaged (default: 1)"
+    )
+    bench.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    bench.add_argument("--expected_score", action="store_true", help="scores by the score tokens' probabilities beside")
+    bench.add_argument("--fresh", action="store_true", help="start over")
+    scoring = verbs.add_parser(
+        "score", help="the figures of a result file, ours or the published evaluation's, without a model"
+    )
+    scoring.add_argument("bench", choices=names)
+    scoring.add_argument("file", type=Path, help="verdicts.jsonl, or the published evaluation's result JSON")
+    scoring.add_argument(
+        "--benchmark-rows", type=Path, help="the benchmark's rows as JSON lines, beside a published result"
+    )
+    scoring.add_argument("--json", action="store_true", help="one object with `published` and `honest`")
+    scoring.add_argument("--expected_score", action="store_true", help="use the expected scores in the file")
+    scoring.add_argument("--bootstrap_samples", type=int, default=2000, help="(default: %(default)s)")
+    for verb in (bench, scoring):
+        verb.add_argument("--aggregation", choices=["weighted", "min", "mean"], default="weighted")
+        verb.add_argument("--partial", action="store_true", help="show figures below full coverage, as partial ones")
+
+
+def run_bench(arguments: argparse.Namespace) -> None:
+    from evaluation.benchmarks.run import Asking, run_benchmarks
+
+    recipe = load_model(arguments.config, EvalRecipe)
+    said = {name: value for name, value in vars(arguments).items() if name not in ("verb", "config")}
+    said["batch_size"] = arguments.batch_size or recipe.batch_size
+    try:
+        asking = Asking.model_validate(said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"--{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from None
+    run_benchmarks(recipe, asking)
+
+
+def run_score(arguments: argparse.Namespace) -> None:
+    from evaluation.benchmarks.score import score
+
+    score(
+        arguments.bench,
+        arguments.file,
+        arguments.benchmark_rows,
+        arguments.aggregation,
+        arguments.json,
+        arguments.partial,
+        arguments.bootstrap_samples,
+        arguments.expected_score,
+    )
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m evaluation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -115,6 +184,7 @@ def parse_arguments() -> argparse.Namespace:
         stage = verbs.add_parser(verb, help=what)
         stage.add_argument("--config", type=Path, required=True, help=f"the recipe's {recipe}")
         stage.add_argument("--fresh", action="store_true", help="start over")
+    add_benchmark_verbs(verbs)
     trying = verbs.add_parser("try", help="one model's verdicts on one pair, as a page")
     trying.add_argument("--model", required=True, help="folder of a checkpoint with its verdict.json")
     trying.add_argument("--source", type=Path, required=True, help="the picture before the edit")
@@ -129,6 +199,10 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.verb == "try":
         run_try(arguments)
+    elif arguments.verb == "bench":
+        run_bench(arguments)
+    elif arguments.verb == "score":
+        run_score(arguments)
     elif arguments.verb == "mine":
         run_mine(load_model(arguments.config, MineRecipe), arguments.fresh)
     elif arguments.verb == "heldout":

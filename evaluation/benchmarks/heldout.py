@@ -25,7 +25,7 @@ def given(run: Run) -> list[tuple[Row, Row]]:
 
 def rewards_of(run: Run) -> tuple[list[Reward], list[float]]:
     """The rewards and weights that the run was made with."""
-    return load_rewards(run.head["rewards"]["names"]), run.head["rewards"]["weights"]
+    return load_rewards(run.head["rewards"]["entries"]), run.head["rewards"]["weights"]
 
 
 def empty_regions(pairs: Sequence[tuple[Row, Row]]) -> dict[str, float | None]:

@@ -3,7 +3,7 @@
 Columns are those of the dataset cards. TIGER's are the ones that its own evaluation code reads (`id`, `dataset`, `instruction`,
 `source_image`, `candidate_1`, `candidate_2`, `ranking`, `comparison_type`: a row is one pair, a sample of three or four
 candidates is the rows that share the id up to its first "_"); MMRB2's beyond `pair_id`, `prompt_text`, `prompt_images` and
-`chosen` are those of its own converter (`response_a_images`, `response_b_images`, `prompt_source`). Neither was seen on the Hub.
+`chosen` are its own converter's (`response_a_images`, `response_b_images`, `prompt_source`). Neither was seen on the Hub.
 """
 
 from __future__ import annotations

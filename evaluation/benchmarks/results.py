@@ -98,7 +98,7 @@ def start(file: Path, head: dict[str, Any], fresh: bool) -> None:
 
 def shards(names: Sequence[Name]) -> list[Sequence[Name]]:
     """`names` in order, cut so that several processes find work and each batch is full: the same in every process."""
-    size = min(max(len(names) // 16, 32), 256)
+    size = min(max(len(names) // 8, 64), 256)
     return [names[first : first + size] for first in range(0, len(names), size)]
 
 

@@ -1,4 +1,4 @@
-"""From a result file's verdicts to scores: of candidates under an aggregation, and the figures by both rules, without a model."""
+"""From a result file's verdicts to figures, without a model: candidates' scores under an aggregation, then both rules."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def overall(sc: Pair, pq: Pair, how: Aggregation, spec: Spec) -> float:
 def candidate_score(
     run: Run, candidate: Mapping[str, Any], dimension: str, how: Aggregation, expected: bool
 ) -> float | None:
-    """A candidate's score on a dimension of EditReward-Bench (or overall); None where a verdict that it needs is not readable."""
+    """A candidate's score on a dimension of EditReward-Bench; None where a verdict that it needs is not readable."""
     sc = task_scores(run, candidate["sc"], expected)
     if dimension != "overall":
         return None if sc is None else round(sc[0 if dimension == "prompt_following" else 1], 9)
@@ -148,7 +148,10 @@ def published_figures(run: Run, how: Aggregation) -> dict[str, Any]:
         )
     if bench == "mmrb2":
         return published.mmrb2(
-            [published.Preferred(*scores, row["extra"], row["category"], row["sources"]) for row, scores in found]
+            [
+                published.Preferred(scores[0], scores[1], row["extra"], row["category"], row["sources"])
+                for row, scores in found
+            ]
         )
     return published.tiger([published.Voted(scores, votes_of(row["extra"])) for row, scores in whole])
 

@@ -1,4 +1,4 @@
-"""The rows of a benchmark, from the Hub or from a local copy (a folder of Parquet, Arrow or JSON-lines files, or one such file).
+"""The rows of a benchmark, from the Hub or from a local copy (Parquet, Arrow or JSON-lines files in a folder, or one).
 
 Pictures stay encoded until they are asked for: a row without them is small, and a benchmark of gigabytes is never in memory.
 """
