@@ -164,6 +164,7 @@ def honest(samples: Sequence[Scored], resamples: int, seed: int) -> dict[str, An
         "by_size": by("size"),
         "by_category": by("category"),
         "by_sources": by("sources"),
+        "by_dimension": by("dimension"),
     }
 
 

@@ -31,6 +31,7 @@ HEAD = [
     "truncated",
     "coverage",
 ]
+LABELS = (("by_dimension", "dimension"), ("by_category", "category"))
 HELDOUT = (
     "score_agreement",
     "reward",
@@ -121,6 +122,8 @@ def ranking_lines(bench: str, runs: Sequence[tuple[Path, Figures]], resamples: i
     run = read_run(runs[0][0] / "verdicts.jsonl")
     blind = blind_figures(run.head["rows"], resamples, run.head["seed"])
     lines.append(bench_line(bench, "any scorer without pictures (all tied)", None, blind))
+    level = blind["chance"]
+    lines.append(bench_line(bench, "chance", None, level | {"pair_accuracy_half": level["pair_accuracy"]}))
     for name, published in OVERALL.items():
         if bench in published:
             lines.append([bench, f"{name} (published)", f"{published[bench]:.3f}", *["–" for _ in HEAD[3:]]])
@@ -131,8 +134,11 @@ def part_lines(bench: str, runs: Sequence[tuple[Path, Figures]]) -> list[list[st
     """The breakdowns of a benchmark's models: by number of candidates, of sources, by category; and published ones."""
     lines = []
     for _, scores in runs:
-        for kind, name in (("by_size", "candidates"), ("by_sources", "source pictures"), ("by_category", "category")):
-            for part, figures in scores["honest"].get(kind, {}).items():
+        for kind, name in (("by_size", "candidates"), ("by_sources", "source pictures"), *LABELS):
+            found = scores["honest"].get(kind, {})
+            if kind != "by_size" and len(found) < 2:
+                continue
+            for part, figures in found.items():
                 rates = [
                     cell(figures, one) for one in ("pair_accuracy", "pair_accuracy_half", "exact_order", "tie_rate")
                 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,10 +56,11 @@ class Asking(BaseModel):
     fresh: bool = False
 
 
-def folder_of(recipe: EvalRecipe, bench: str, model: str, blind: bool = False) -> Path:
-    """Where a model's verdicts on a benchmark are kept, by its name or its folder's path."""
-    slug = re.sub(r"[^\w.-]+", "-", model).strip("-.") or "model"
-    return recipe.run_dir / "benchmarks" / bench / (f"{slug}.blind" if blind else slug)
+def folder_of(recipe: EvalRecipe, bench: str, asking: Asking, blind: bool = False) -> Path:
+    """Where a model's verdicts on a benchmark are kept: by its name or its folder's path, and how it is asked."""
+    slug = re.sub(r"[^\w.-]+", "-", asking.model).strip("-.") or "model"
+    marks = [f"avg{asking.samples}"] * (asking.samples > 1) + ["expected"] * asking.expected_score + ["blind"] * blind
+    return recipe.run_dir / "benchmarks" / bench / ".".join([slug, *marks])
 
 
 def copy_of(data: Path | None, bench: str) -> str | None:
@@ -101,31 +102,35 @@ def head_of(recipe: EvalRecipe, asking: Asking, bench: str, plan: Plan, blind: b
 def run_one(recipe: EvalRecipe, asking: Asking, bench: str, ask: Ask, spec: Spec, blind: bool = False) -> bool:
     """Asks, scores and reports one benchmark; whether every verdict was given. Without them figures need `partial`."""
     plan = plan_of(recipe, asking, bench, spec, blind)
-    file = folder_of(recipe, bench, asking.model, blind) / FILE_NAME
+    file = folder_of(recipe, bench, asking, blind) / FILE_NAME
     start(file, head_of(recipe, asking, bench, plan, blind), asking.fresh)
     what = f"{bench}, blind" if blind else bench
     ask_all(file, names(plan, asking.samples), plan.question, ask, asking.batch_size, what)
     failed = failures(plan, read_verdicts(file), asking.samples)
-    if failed:
-        rest = (
-            f"\n  ... and {len(failed) - LISTED} more in {file.parent / 'failures.txt'}" if len(failed) > LISTED else ""
-        )
-        print(f"{what}: {len(failed)} without a verdict:\n  " + "\n  ".join(failed[:LISTED]) + rest, file=sys.stderr)
-    (file.parent / "failures.txt").write_text("".join(line + "\n" for line in failed))
+    tell(failed, what, file.parent / "failures.txt")
     scores = file.parent / "scores.json"
     if failed and not asking.partial:
         scores.unlink(missing_ok=True)
         print(
-            f"{what}: no result below full coverage: ask again, or PARTIAL=1 (--partial) shows what is there",
+            f"{what}: no result below full coverage: ask again, or look at what is there with --partial",
             file=sys.stderr,
         )
         return False
     write_json(scores, figures_of(recipe, asking, file))
     if bench != "heldout":
-        write_json(
-            file.parent / "wrong.json", wrong_rankings(read_run(file), plan, asking.aggregation, recipe.gallery_rows)
-        )
+        wrong = wrong_rankings(read_run(file), plan, asking.aggregation, recipe.gallery_rows)
+        write_json(file.parent / "wrong.json", wrong)
     return not failed
+
+
+def tell(failed: Sequence[str], what: str, file: Path) -> None:
+    """Lists what has no verdict, the first of it on stderr, all of it in `file`, which is there only for failures."""
+    file.unlink(missing_ok=True)
+    if not failed:
+        return
+    file.write_text("".join(line + "\n" for line in failed))
+    rest = f"\n  ... and {len(failed) - LISTED} more in {file}" if len(failed) > LISTED else ""
+    print(f"{what}: {len(failed)} without a verdict:\n  " + "\n  ".join(failed[:LISTED]) + rest, file=sys.stderr)
 
 
 def figures_of(recipe: EvalRecipe, asking: Asking, file: Path) -> Mapping[str, Any]:
