@@ -204,6 +204,8 @@ class Voted(NamedTuple):
 
 def with_ties(votes: Sequence[int], gaps: Sequence[float]) -> tuple[float, float]:
     """(accuracy, threshold): the best that any threshold, below which a score difference is called a tie, can reach."""
+    if not gaps:
+        return 0.0, 0.0
     best = (-1.0, -1.0)
     for threshold in [0.0, *sorted({abs(gap) for gap in gaps})]:
         right = [
@@ -211,7 +213,7 @@ def with_ties(votes: Sequence[int], gaps: Sequence[float]) -> tuple[float, float
             for vote, gap in zip(votes, gaps, strict=True)
         ]
         best = max(best, (float(np.mean(right)), threshold), key=lambda found: found[0])
-    return best if gaps else (0.0, 0.0)
+    return best
 
 
 def _order(sample: Voted) -> list[int] | None:

@@ -79,7 +79,7 @@ def _held(descriptor: int, byte: int, wait: bool) -> Iterator[bool]:
 
 
 def start(file: Path, head: dict[str, Any], fresh: bool) -> None:
-    """Makes `file` with its head, whole or not at all; one that is there must have the same.
+    """Makes `file` with its head, whole or not at all; one that is there, with verdicts in it, must have the same.
 
     Raises UserError where it holds other work.
     """
@@ -87,10 +87,11 @@ def start(file: Path, head: dict[str, Any], fresh: bool) -> None:
     with _lock(file) as descriptor, _held(descriptor, WRITING, wait=True):
         if file.exists() and not fresh:
             changed = differences(read_head(file), json.loads(json.dumps(head)))
-            if changed:
+            if changed and read_verdicts(file):
                 said = "; ".join(line if len(line) < 200 else line[:200] + " ..." for line in changed)
                 raise UserError(f"{file} holds verdicts of something else ({said}): FRESH=1 starts over")
-            return
+            if not changed:
+                return
         partial = file.with_name(f"{file.name}.partial")
         partial.write_text(json.dumps(head, ensure_ascii=False) + "\n")
         os.replace(partial, file)

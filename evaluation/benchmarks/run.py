@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ from evaluation.benchmarks.report import write_report
 from evaluation.benchmarks.results import ask_all, read_verdicts, start
 from evaluation.benchmarks.score import PARTIAL_STATUS, print_figures
 from evaluation.benchmarks.scores import Aggregation, both_rules, read_run
-from evaluation.questions import Ask
+from evaluation.questions import Ask, Question, Reply
 from evaluation.recipe import EvalRecipe
 from pipeline.errors import UserError
 from pipeline.fingerprint import hash_model, write_json
@@ -156,15 +157,22 @@ def run_benchmarks(recipe: EvalRecipe, asking: Asking) -> None:
     if asking.bench not in (*ALL, "all"):
         raise UserError(f"{asking.bench}: no such benchmark; there are {', '.join(ALL)} and all")
     spec = spec_of(asking.model, asking.spec)
-    ask = open_backend(
-        asking.backend,
-        asking.model,
-        spec,
-        batch_size=asking.batch_size,
-        samples=asking.samples,
-        temperature=asking.temperature,
-        expected_score=asking.expected_score,
-    )
+
+    @cache
+    def backend() -> Ask:
+        return open_backend(
+            asking.backend,
+            asking.model,
+            spec,
+            batch_size=asking.batch_size,
+            samples=asking.samples,
+            temperature=asking.temperature,
+            expected_score=asking.expected_score,
+        )
+
+    def ask(questions: Sequence[Question]) -> Iterator[tuple[Question, Reply]]:
+        yield from backend()(questions)  # loaded only when there is something left to ask
+
     whole = True
     for bench in ALL if asking.bench == "all" else (asking.bench,):
         whole &= run_one(recipe, asking, bench, ask, spec)

@@ -121,7 +121,16 @@ def test_what_cannot_be_asked_or_answered_stays_missing(tmp_path):
 
 def test_other_work_is_not_continued(tmp_path):
     file = tmp_path / "verdicts.jsonl"
+    start(file, HEAD | {"model": "none was asked yet"}, False)
     start(file, HEAD | {"model": "a"}, False)
+    ask_all(
+        file,
+        [("key", 0)],
+        lambda name: Question(name[0], "pq", "x", [], 0),
+        lambda questions: ((one, Reply("yes", False)) for one in questions),
+        8,
+        "asked",
+    )
     with pytest.raises(UserError, match=r"something else \(model: 'a' -> 'b'\): FRESH=1"):
         start(file, HEAD | {"model": "b"}, False)
     start(file, HEAD | {"model": "b"}, True)
