@@ -51,7 +51,7 @@ grpo: $(VENV)/ready ## stage 2: GRPO on verifiable rewards
 merge: $(VENV)/ready ## merge stage 2's adapter, and verify the result
 	@$(PY) -m export merge --base $(RUN)/sft/merged --adapter $(RUN)/grpo/adapter --output_dir $(RUN)/merge $(fresh)
 
-eval: $(VENV)/ready ## held-out verdicts of every stage; or BENCH=heldout|merbench|...|all [MODEL=folder] [DATA=folder] [BACKEND=] [SAMPLES=] [PARTIAL=1]
+eval: $(VENV)/ready ## held-out verdicts of every stage; or BENCH=name|all [MODEL=] [DATA=folder] [BACKEND=] [SAMPLES=] [PARTIAL=1]
 	@$(if $(BENCH),$(PY) -m evaluation bench $(BENCH) --config $(RECIPES)/eval.yaml --model "$(MODEL)" $(bench_options) $(fresh),\
 		$(PY) -m evaluation heldout --config $(RECIPES)/eval.yaml $(fresh))
 
