@@ -41,6 +41,8 @@ def format_cell(figures: Mapping[str, float | None], signed: bool = False) -> st
     if figures["mean"] is None:
         return "–"
     sign = "+" if signed else ""
+    if figures["low"] is None:
+        return f"{figures['mean']:{sign}.3f}"
     return f"{figures['mean']:{sign}.3f} [{figures['low']:{sign}.3f}, {figures['high']:{sign}.3f}]"
 
 

@@ -176,8 +176,8 @@ def write_report(recipe: EvalRecipe) -> None:
                     galleries.append({"bench": bench, "model": called(scores), "cards": cards})
     heldout = [["held-out rows", *(name.replace("_", " ") for name in HELDOUT)]]
     heldout += [[called(s), *(cell(s["honest"], name) for name in HELDOUT)] for _, s in found.get("heldout", [])]
-    titled = [("Rankings", table), ("Held-out rows", heldout), ("Rankings, by part", parts)]
-    tables = [(title, lines) for title, lines in titled if len(lines) > 1]
+    printed = [(title, lines) for title, lines in (("Rankings", table), ("Held-out rows", heldout)) if len(lines) > 1]
+    tables = printed + ([("Rankings, by part", parts)] if len(parts) > 1 else [])
     note = (
         "Rows marked (published) are arXiv 2602.07458's and secondary sources' figures by the published rule. "
         "Under it ties can count as right; the columns after it count them as wrong, or at half credit."
@@ -188,6 +188,6 @@ def write_report(recipe: EvalRecipe) -> None:
     write_json(folder / "report.json", {"runs": everything, "published_rows": OVERALL})
     page = folder / "report.html"
     render_page("benchmarks.html.j2", page, title="Benchmarks", note=note, tables=tables, galleries=galleries)
-    for title, lines in tables[:-1] if len(tables) > 1 else tables:
+    for title, lines in printed:
         print_table(lines, title)
     print("\n".join(str(folder / name) for name in ("report.md", "report.json", "report.html")))

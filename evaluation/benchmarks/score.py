@@ -52,7 +52,7 @@ def merbench(results: Mapping[str, Any], rows: Rows | None, file: Path) -> tuple
         if scores and len(scores) != len(pred):
             raise UserError(f"{where}: {len(scores)} scores for {len(pred)} candidates")
         try:
-            size = int(result.get("pair_type", len(pred)))
+            size = int(str(result.get("pair_type", len(pred))).removesuffix("pair"))
         except (TypeError, ValueError):
             raise UserError(f"{where}: pair_type must be 2, 3 or 4, got {result['pair_type']!r}") from None
         ranked.append(published.Ranked(pred, true, scores, str(result.get("label", "")), size))

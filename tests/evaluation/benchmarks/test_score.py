@@ -9,56 +9,20 @@ from data.rows import load_rows
 from evaluation.benchmarks import heldout
 from evaluation.benchmarks.plan import names, plan_heldout, plan_samples
 from evaluation.benchmarks.read import BENCHES, read_samples
-from evaluation.benchmarks.results import ask_all, start
 from evaluation.benchmarks.score import PARTIAL_STATUS, figures_of, score
-from evaluation.benchmarks.scores import both_rules, candidate_score, overall, read_run, verdict_rates
+from evaluation.benchmarks.scores import both_rules, candidate_score, overall, verdict_rates
 from evaluation.questions import Reply
 from pipeline.errors import UserError
 from tests.conftest import run_stage
-from verdict import Spec, aggregate, load_spec, render
+from tests.evaluation.benchmarks.runs import SPEC, head, saved, verdict
+from verdict import aggregate, load_spec, render
 
-SPEC = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=320)
 MERBENCH = {
     "a": {"scores": [3.0, 3.0], "pred_rank": [0, 1], "gt_rank": [0, 1], "label": "add", "pair_type": 2},
     "b": {"scores": [1, 3, 2], "pred_rank": [1, 2, 0], "gt_rank": [0, 1, 2], "label": "move", "pair_type": 3},
     "c": {"scores": [0.9, 0.5], "pred_rank": [0, 1], "gt_rank": [0, 1], "label": "add", "pair_type": 2},
     "d": {"error": "no answer"},
 }
-
-
-def verdict(task, scores):
-    reference = {"edit_region": [], "reasoning": "<|global|> it was done well.", "score": scores}
-    return render(task, reference)
-
-
-def head(bench, rows, **more):
-    return {
-        "bench": bench,
-        "model": "m",
-        "backend": "none",
-        "blind": False,
-        "samples": 1,
-        "temperature": 0.0,
-        "expected_score": False,
-        "seed": 0,
-        "rewards": {"entries": ["box_iou", "score_agreement", "format"], "weights": [2.0, 1.0, 1.0]},
-        "spec": SPEC.model_dump(mode="json"),
-        "rows": rows,
-    } | more
-
-
-def saved(file, made_head, plan, said):
-    """A result file of `plan` with what `said(question)` answers; None leaves it out."""
-
-    def ask(questions):
-        for question in questions:
-            text = said(question)
-            if text is not None:
-                yield question, text if isinstance(text, Reply) else Reply(text, False)
-
-    start(file, made_head, True)
-    ask_all(file, names(plan, made_head["samples"]), plan.question, ask, 8, "asked")
-    return read_run(file)
 
 
 @pytest.fixture
