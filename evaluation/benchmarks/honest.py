@@ -66,7 +66,13 @@ def decided_pairs(ranks: Sequence[int]) -> list[tuple[int, int]]:
     return [(i, j) if ranks[i] < ranks[j] else (j, i) for i, j in pairs if ranks[i] != ranks[j]]
 
 
-# The same sample is summed over all, by size, by category.
+def order_of(scores: Sequence[float | None]) -> tuple[int | None, ...]:
+    """Each score's place among the different ones, 0 the lowest; None stays. Every figure depends on this alone."""
+    levels = sorted({score for score in scores if score is not None})
+    return tuple(None if score is None else levels.index(score) for score in scores)
+
+
+# There are few orders, and thousands of samples.
 @lru_cache(maxsize=2**15)
 def sample_parts(ranks: tuple[int, ...], scores: tuple[float | None, ...]) -> Mapping[str, tuple[float, float]]:
     """(numerator, denominator) that a sample adds to each of FIGURES; only to tie_rate where people saw only ties."""
@@ -107,7 +113,7 @@ def sums(samples: Iterable[Scored]) -> dict[str, GroupSums]:
     groups: dict[str, dict[str, np.ndarray]] = defaultdict(lambda: {name: np.zeros(2) for name in FIGURES})
     for sample in samples:
         of = groups[sample.group or sample.id]
-        for name, part in sample_parts(sample.ranks, sample.scores).items():
+        for name, part in sample_parts(sample.ranks, order_of(sample.scores)).items():
             of[name] += part
     tables = {name: np.array([of[name] for of in groups.values()]).reshape(-1, 2) for name in FIGURES}
     return {name: GroupSums(table[:, 0], table[:, 1]) for name, table in tables.items()}
