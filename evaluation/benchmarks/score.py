@@ -33,40 +33,54 @@ def needed(row: Any, key: str, where: str) -> Any:
     return row[key]
 
 
+def is_permutation(found: Any) -> bool:
+    """Whether `found` lists 0 to n-1 once each, n at least 1."""
+    whole = isinstance(found, list) and all(type(place) is int for place in found)
+    return whole and bool(found) and sorted(found) == list(range(len(found)))
+
+
+def size_of(row: Mapping[str, Any], where: str) -> int:
+    """How many candidates a sample of MER-Bench has: its `pair_type`, else the length of what it lists, else 2."""
+    if "pair_type" in row:
+        size = str(row["pair_type"]).removesuffix("pair")
+        if size not in ("2", "3", "4"):
+            raise UserError(f"{where}: pair_type must be 2, 3 or 4, got {row['pair_type']!r}")
+        return int(size)
+    lists = (row.get(name) for name in ("pred_rank", "gt_rank", "scores", "edited_images"))
+    return next((len(found) for found in lists if isinstance(found, list) and found), 2)
+
+
 def merbench(results: Mapping[str, Any], rows: Rows | None, file: Path) -> tuple[dict[str, Any], list[Scored]]:
     """(published figures, samples) of MER-Bench's result JSON: pair_id -> {scores, pred_rank, gt_rank, label, pair_type}.
 
     `rows`: the benchmark's, for samples that the results lack.
     """
     ranked, samples = [], []
+    sizes: dict[str, int] = {}  # of what has no result
+    labels: dict[str, str] = {}
+    for place, row in enumerate(rows or ()):
+        name = str(needed(row, "pair_id", f"benchmark row {place + 1}"))
+        sizes[name], labels[name] = size_of(row, f"benchmark row {place + 1}"), str(row.get("label", ""))
     for name, result in results.items():
         where = f"{file}: {name}"
         if not isinstance(result, Mapping):
             raise UserError(f"{where}: expected an object")
-        if "pred_rank" not in result or "gt_rank" not in result:
-            continue  # the published rule passes over them too
-        pred, true = result["pred_rank"], result["gt_rank"]
-        if sorted(pred) != list(range(len(pred))) or sorted(true) != sorted(pred) or not pred:
+        labels[name] = str(result.get("label", labels.get(name, "")))
+        if "pred_rank" not in result or "gt_rank" not in result:  # the published rule passes over it
+            sizes.setdefault(name, size_of(result, where))
+            continue
+        pred, true, scores = result["pred_rank"], result["gt_rank"], result.get("scores") or []
+        if not is_permutation(pred) or not is_permutation(true) or len(pred) != len(true):
             raise UserError(f"{where}: pred_rank and gt_rank must each list the candidates 0 to n-1 once")
-        scores = result.get("scores") or []
         if scores and len(scores) != len(pred):
             raise UserError(f"{where}: {len(scores)} scores for {len(pred)} candidates")
-        try:
-            size = int(str(result.get("pair_type", len(pred))).removesuffix("pair"))
-        except (TypeError, ValueError):
-            raise UserError(f"{where}: pair_type must be 2, 3 or 4, got {result['pair_type']!r}") from None
-        ranked.append(published.Ranked(pred, true, scores, str(result.get("label", "")), size))
+        ranked.append(published.Ranked(pred, true, scores, labels[name], size_of(result, where)))
         by_place = [number(score) for score in scores] or [-float(pred.index(place)) for place in range(len(pred))]
         ranks = tuple(true.index(place) for place in range(len(true)))
-        known = None not in by_place
-        samples.append(Scored(name, ranks, tuple(by_place), str(result.get("label", "")), complete=known))
-    seen = {sample.id for sample in samples}
-    for place, row in enumerate(rows or ()):
-        name = str(needed(row, "pair_id", f"benchmark row {place + 1}"))
-        if name not in seen:
-            count = len(row["edited_images"]) if "edited_images" in row else int(row.get("pair_type", 2))
-            missing = tuple(None for _ in range(count))
-            samples.append(Scored(name, tuple(range(count)), missing, str(row.get("label", "")), complete=False))
+        samples.append(Scored(name, ranks, tuple(by_place), labels[name], complete=None not in by_place))
+        sizes.pop(name, None)
+    for name, size in sizes.items():
+        samples.append(Scored(name, tuple(range(size)), (None,) * size, labels[name], complete=False))
     return published.merbench(ranked), samples
 
 

@@ -44,8 +44,9 @@ def test_the_command_prints_one_object_for_a_published_result(merbench_json):
         and published["accuracy_4pair"] is None
     )
     assert math.isclose(published["avg_kendall_tau"], (1 - 1 / 3 + 1) / 3)
-    assert honest["top1_accuracy"] == 1 / 3 and honest["tie_rate"] == 1 / 3 and honest["coverage"] == 1
-    assert honest["pair_accuracy"] == (0 + 1 + 1) / 5 and honest["pair_accuracy_half"] == 2.5 / 5
+    # the sample without a ranking stays in these denominators
+    assert honest["top1_accuracy"] == 1 / 4 and honest["tie_rate"] == 1 / 4 and honest["coverage"] == 3 / 4
+    assert honest["pair_accuracy"] == (0 + 1 + 1) / 6 and honest["pair_accuracy_half"] == 2.5 / 6
 
 
 def test_samples_that_the_result_lacks_count_as_wrong_beside_the_benchmarks_rows(merbench_json, tmp_path, capsys):
@@ -113,6 +114,8 @@ def test_mmrb2_by_its_rows(tmp_path):
         ("{", "neither a result file of ours nor one JSON object"),
         ('{"a": {"pred_rank": [0, 0], "gt_rank": [0, 1]}}', "a: pred_rank and gt_rank must each list"),
         ('{"a": {"pred_rank": [0, 1], "gt_rank": [0, 1], "scores": [1]}}', "1 scores for 2 candidates"),
+        ('{"a": {"pred_rank": [0, "x"], "gt_rank": [0, 1]}}', "a: pred_rank and gt_rank must each list"),
+        ('{"a": {"pred_rank": [0, 1], "gt_rank": [0, 1], "pair_type": 7}}', "pair_type must be 2, 3 or 4"),
         ('{"a": 3}', "a: expected an object"),
     ],
 )
