@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute
-from datasets import Dataset, Image, List, load_dataset
+from datasets import Dataset, Image, load_dataset
 
 from data.layouts.columns import holds_images
 from pipeline.errors import UserError
@@ -23,16 +23,16 @@ LOADERS = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "json"}
 
 @dataclass(frozen=True)
 class Table:
-    """`plain`: the rows without pictures, the number of pictures in each image column instead; `row(i)`: all of row i."""
+    """`plain`: the rows without pictures, the number of them for each list of pictures; `value(i, column)`: one cell."""
 
     name: str
     plain: list[dict[str, Any]]
-    row: Callable[[int], dict[str, Any]]
+    value: Callable[[int, str], Any]
     folder: Path | None
 
     def pictures(self, place: int, column: str) -> list[Picture | None]:
         """The pictures in an image column of row `place`, encoded; None for one that the row does not hold."""
-        value = self.row(place)[column]
+        value = self.value(place, column)
         return [self._picture(one) for one in (value if isinstance(value, list) else [value])]
 
     def _picture(self, value: Any) -> Picture | None:
@@ -87,16 +87,14 @@ def _check(name: str, there: Sequence[str], columns: Sequence[str]) -> None:
 def _of_dataset(name: str, rows: Dataset, folder: Path | None, columns: Sequence[str]) -> Table:
     _check(name, rows.column_names, columns)
     images = [column for column, kind in rows.features.items() if holds_images(kind)]
-    for column in images:
-        one = isinstance(rows.features[column], Image)
-        rows = rows.cast_column(column, Image(decode=False) if one else List(Image(decode=False)))
     plain = list(rows.remove_columns(images))
     for column in images:
         if not isinstance(rows.features[column], Image):
             lengths = pyarrow.compute.list_value_length(rows.data.column(column)).to_pylist()
             for row, length in zip(plain, lengths, strict=True):
                 row[column] = length or 0
-    return Table(name, plain, rows.__getitem__, folder)
+    arrow = rows.with_format("arrow")  # as stored: nothing is decoded, and nothing else of the row is read
+    return Table(name, plain, lambda place, column: arrow[place].column(column)[0].as_py(), folder)
 
 
 def _of_lines(files: Sequence[Path], folder: Path, columns: Sequence[str]) -> Table:
@@ -109,7 +107,7 @@ def _of_lines(files: Sequence[Path], folder: Path, columns: Sequence[str]) -> Ta
         {**row, **{name: len(row[name]) for name in columns if isinstance(row[name], list) and name.endswith("images")}}
         for row in rows
     ]
-    return Table(str(folder), lists, rows.__getitem__, folder)
+    return Table(str(folder), lists, lambda place, column: rows[place][column], folder)
 
 
 def read_json_lines(file: Path) -> list[dict[str, Any]]:
