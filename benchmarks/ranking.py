@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--model", help="checkpoint folder (default: the recipe's merge)")
     parser.add_argument("--samples", type=int, default=200, help="of each benchmark and size (default: %(default)s)")
     parser.add_argument("--side", type=int, default=64, help="of a drawn picture, in pixels (default: %(default)s)")
+    parser.add_argument("--expected_score", action="store_true", help="show expected scores beside the said ones")
     parser.add_argument("--fresh", action="store_true", help="ask again what has been asked")
     arguments = parser.parse_args()
     recipe = load_model(arguments.config, EvalRecipe)
@@ -48,18 +49,22 @@ def main() -> None:
         with whole_folder(drawn) as folder:
             write_benchmarks(folder, arguments.samples, side=arguments.side)
     command = [sys.executable, "-m", "evaluation", "bench", "all", "--config", str(arguments.config)]
-    command += ["--model", model, "--data", str(drawn), *(["--fresh"] if arguments.fresh else [])]
+    command += ["--model", model, "--data", str(drawn)]
+    command += [f"--{name}" for name in ("fresh", "expected_score") if getattr(arguments, name)]
     subprocess.run(command, check=True)
 
-    def figures(bench: str, blind: bool = False) -> Any:
-        return json.loads((folder_of(recipe, bench, asking, blind) / "scores.json").read_text())["honest"]
+    def figures(bench: str, blind: bool = False, scoring: str = "honest") -> Any:
+        return json.loads((folder_of(recipe, bench, asking, blind) / "scores.json").read_text())[scoring]
 
-    asking = Asking(bench="all", model=model, batch_size=recipe.batch_size)
+    asking = Asking(bench="all", model=model, batch_size=recipe.batch_size, expected_score=arguments.expected_score)
     lines = [["what", "model [95 %]", "to be above", "met"]]
+    name = "pair_accuracy_half"
     for bench in BENCHES:
         found = figures(bench)
-        name = "pair_accuracy_half"
         lines.append(row(f"{bench}: ties at half credit", found[name], found["intervals"][name], 0.5, "(chance)"))
+        if arguments.expected_score:
+            found = figures(bench, scoring="expected")
+            lines.append(row(f"{bench}: by expected scores", found[name], found["intervals"][name], 0.5, "(chance)"))
     seen, blind = figures("heldout"), figures("heldout", blind=True)
     for name in HELDOUT:
         bound = blind["intervals"][name][1]
