@@ -7,6 +7,9 @@ RECIPES := recipes/$(RECIPE)
 RUN := runs/$(RECIPE)
 MODEL ?= $(RUN)/merge
 fresh := $(if $(FRESH),--fresh)
+bench_options = $(if $(DATA),--data "$(DATA)") $(if $(BACKEND),--backend $(BACKEND)) $(if $(SPEC),--spec "$(SPEC)") \
+	$(if $(SAMPLES),--samples $(SAMPLES)) $(if $(TEMPERATURE),--temperature $(TEMPERATURE)) $(if $(BATCH),--batch_size $(BATCH)) \
+	$(if $(AGGREGATION),--aggregation $(AGGREGATION)) $(if $(EXPECTED),--expected_score) $(if $(PARTIAL),--partial)
 fresh_flag := $(if $(FRESH),--fresh true)
 # On a CPU, blocks that generation frees and takes again at every token are kept instead of given back to the system.
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
@@ -48,8 +51,9 @@ grpo: $(VENV)/ready ## stage 2: GRPO on verifiable rewards
 merge: $(VENV)/ready ## merge stage 2's adapter, and verify the result
 	@$(PY) -m export merge --base $(RUN)/sft/merged --adapter $(RUN)/grpo/adapter --output_dir $(RUN)/merge $(fresh)
 
-eval: $(VENV)/ready ## held-out verdicts of the base, both stages and the merge
-	@$(PY) -m evaluation heldout --config $(RECIPES)/eval.yaml $(fresh)
+eval: $(VENV)/ready ## held-out verdicts of every stage; or BENCH=name|all [MODEL=] [DATA=folder] [BACKEND=] [SAMPLES=] [PARTIAL=1]
+	@$(if $(BENCH),$(PY) -m evaluation bench $(BENCH) --config $(RECIPES)/eval.yaml --model "$(MODEL)" $(bench_options) $(fresh),\
+		$(PY) -m evaluation heldout --config $(RECIPES)/eval.yaml $(fresh))
 
 report: $(VENV)/ready ## the held-out table, heldout.json and the HTML page
 	@$(PY) -m evaluation report --config $(RECIPES)/eval.yaml

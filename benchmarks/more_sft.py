@@ -17,8 +17,9 @@ from pathlib import Path
 from data.rows import load_rows
 from evaluation.heldout import write_verdicts
 from evaluation.metrics import METRICS, group_sums, interval, score_rows
+from evaluation.printed import print_table
 from evaluation.recipe import EvalRecipe
-from evaluation.report import bare_rows, format_cell, print_table, read_completions
+from evaluation.report import bare_rows, format_cell, read_completions
 from pipeline.folders import need
 from pipeline.recipe import load_model
 from rewards_fn.recipe import own_rewards

@@ -1,8 +1,10 @@
-"""What models say: held-out verdicts and the report over them, hard rows for stage 2, one pair of pictures, attention.
+"""What models say: held-out verdicts, public benchmarks, the reports over them, hard rows for stage 2, one pair, attention.
 
 python -m evaluation heldout --config recipes/tiny/eval.yaml
 python -m evaluation report --config recipes/tiny/eval.yaml
 python -m evaluation mine --config recipes/tiny/mine.yaml        # torchrun --nproc_per_node 8 -m evaluation mine ...
+python -m evaluation bench merbench --config recipes/tiny/eval.yaml --model runs/tiny/merge --data FOLDER
+python -m evaluation score merbench runs/tiny/benchmarks/merbench/runs-tiny-merge/verdicts.jsonl --json
 python -m evaluation try --model runs/tiny/merge --source a.png --edited b.png --instruction 'Remove the cup.' --page try.html
 python -m evaluation diagnose --config recipes/tiny/eval.yaml --model runs/tiny/merge
 """
@@ -13,6 +15,7 @@ import argparse
 from pathlib import Path
 
 from data.rows import load_rows
+from evaluation.benchmarks.verbs import add_benchmark_verbs, run_bench, run_score
 from evaluation.recipe import EvalRecipe, MineRecipe
 from pipeline.errors import UserError, one_line_errors
 from pipeline.fingerprint import already_made, begin, finish, finished, hash_files, hash_model
@@ -127,6 +130,7 @@ def parse_arguments() -> argparse.Namespace:
         stage = verbs.add_parser(verb, help=what)
         stage.add_argument("--config", type=Path, required=True, help=f"the recipe's {recipe}")
         stage.add_argument("--fresh", action="store_true", help="start over")
+    add_benchmark_verbs(verbs)
     trying = verbs.add_parser("try", help="one model's verdicts on one pair, as a page")
     trying.add_argument("--model", required=True, help="folder of a checkpoint with its verdict.json")
     trying.add_argument("--source", type=Path, required=True, help="the picture before the edit")
@@ -148,6 +152,10 @@ def main() -> None:
         run_try(arguments)
     elif arguments.verb == "diagnose":
         run_diagnose(load_model(arguments.config, EvalRecipe), arguments.model, arguments.spec, arguments.count)
+    elif arguments.verb == "bench":
+        run_bench(arguments)
+    elif arguments.verb == "score":
+        run_score(arguments)
     elif arguments.verb == "mine":
         run_mine(load_model(arguments.config, MineRecipe), arguments.fresh)
     elif arguments.verb == "heldout":

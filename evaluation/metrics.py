@@ -156,6 +156,8 @@ def interval(sums: GroupSums, samples: int, seed: int, minus: GroupSums | None =
         mean -= minus.mean
     if np.isnan(mean):
         return {"mean": None, "low": None, "high": None}
+    if len(sums.numerator) < 2:  # a single group cannot be resampled
+        return {"mean": mean, "low": None, "high": None}
     found = bootstrap(
         data, difference, n_resamples=samples, paired=True, vectorized=True, method="percentile", rng=seed, batch=200
     )

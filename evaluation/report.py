@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from rich.console import Console
-from rich.table import Table
 
 from evaluation.heldout import read_lines
 from evaluation.metrics import METRICS, GroupSums, group_sums, interval, score_rows
+from evaluation.printed import print_table
 from evaluation.recipe import EvalRecipe
 from gallery import Card, render_page
 from pipeline.errors import UserError
@@ -42,6 +41,8 @@ def format_cell(figures: Mapping[str, float | None], signed: bool = False) -> st
     if figures["mean"] is None:
         return "–"
     sign = "+" if signed else ""
+    if figures["low"] is None:
+        return f"{figures['mean']:{sign}.3f}"
     return f"{figures['mean']:{sign}.3f} [{figures['low']:{sign}.3f}, {figures['high']:{sign}.3f}]"
 
 
@@ -56,19 +57,6 @@ def table_rows(report: Mapping[str, Any]) -> list[list[str]]:
     counts = [str(figures["valid_verdicts"]) for figures in report["counts"].values()]
     lines.append(["valid verdicts (of score_mae)", *counts, *["" for _ in report["differences"]]])
     return lines
-
-
-def print_table(lines: Sequence[Sequence[str]], title: str) -> None:
-    table = Table(title=title)
-    for place, name in enumerate(lines[0]):
-        table.add_column(name, justify="right" if place else "left", no_wrap=True)
-    for line in lines[1:]:
-        table.add_row(*line)
-    # A report that is piped into a file is not to be cut to 80 columns.
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=220)
-    console.print(table)
 
 
 def cards_worst_first(

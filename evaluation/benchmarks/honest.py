@@ -1,0 +1,188 @@
+"""Honest figures of a ranking: ties and missing verdicts are wrong, every decided pair is in the denominator, no order helps.
+
+Of one sample with candidates of true ranks 0 (best) upwards and scores, None where a verdict is missing or unreadable:
+    pair_accuracy        pairs of different rank whose better one has the strictly higher score
+    pair_accuracy_half   the same, a tie at half credit, so that a constant scorer gets 0.5; a missing score stays wrong
+    exact_order          every such pair right
+    top1_accuracy        the best candidate strictly above all others
+    kendall_tau_b        scipy's, 0 where all scores are equal
+    ndcg                 scikit-learn's, averaged over ties, gain n - rank; a constant scorer gets what chance gets
+    tie_rate             any two equal scores
+A sample with a missing score counts 0 in kendall_tau_b and ndcg. Figures are ratios of sums; intervals resample groups.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from scipy.stats import DegenerateDataWarning, kendalltau
+from sklearn.metrics import ndcg_score
+
+from evaluation.metrics import GroupSums, interval
+
+FIGURES = (
+    "pair_accuracy",
+    "pair_accuracy_half",
+    "exact_order",
+    "top1_accuracy",
+    "kendall_tau_b",
+    "ndcg",
+    "tie_rate",
+)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One sample: true ranks (0 best, equal: people saw a tie) and scores, in one order; None: missing or unreadable.
+
+    `complete`: every verdict was given, readable or not. `group`: samples that share it are resampled together.
+    """
+
+    id: str
+    ranks: tuple[int, ...]
+    scores: tuple[float | None, ...]
+    category: str = ""
+    dimension: str = "overall"
+    sources: int = 1
+    group: str = ""
+    complete: bool = True
+
+    @property
+    def size(self) -> int:
+        return len(self.ranks)
+
+
+def decided_pairs(ranks: Sequence[int]) -> list[tuple[int, int]]:
+    """(better, worse) places of every pair that people did not call a tie."""
+    pairs = combinations(range(len(ranks)), 2)
+    return [(i, j) if ranks[i] < ranks[j] else (j, i) for i, j in pairs if ranks[i] != ranks[j]]
+
+
+def order_of(scores: Sequence[float | None]) -> tuple[int | None, ...]:
+    """Each score's place among the different ones, 0 the lowest; None stays. Every figure depends on this alone."""
+    levels = sorted({score for score in scores if score is not None})
+    return tuple(None if score is None else levels.index(score) for score in scores)
+
+
+# There are few orders, and thousands of samples.
+@lru_cache(maxsize=2**15)
+def sample_parts(ranks: tuple[int, ...], scores: tuple[float | None, ...]) -> Mapping[str, tuple[float, float]]:
+    """(numerator, denominator) that a sample adds to each of FIGURES; only to tie_rate where people saw only ties."""
+    size, pairs = len(ranks), decided_pairs(ranks)
+    known = [score for score in scores if score is not None]
+    tied = len(set(known)) < len(known)
+    parts = {"tie_rate": (float(tied), 1.0)}
+    if not pairs:
+        return parts
+    right, half = 0.0, 0.0
+    for better, worse in pairs:
+        high, low = scores[better], scores[worse]
+        if high is not None and low is not None:
+            right += high > low
+            half += 1.0 if high > low else 0.5 if high == low else 0.0
+    parts |= {
+        "pair_accuracy": (right, float(len(pairs))),
+        "pair_accuracy_half": (half, float(len(pairs))),
+        "exact_order": (float(right == len(pairs)), 1.0),
+        "kendall_tau_b": (0.0, 1.0),
+        "ndcg": (0.0, 1.0),
+    }
+    best = [place for place, rank in enumerate(ranks) if rank == min(ranks)]
+    if len(best) == 1:
+        top = scores[best[0]]
+        others = [score for place, score in enumerate(scores) if place != best[0]]
+        parts["top1_accuracy"] = (float(top is not None and all(s is not None and top > s for s in others)), 1.0)
+    if len(known) == size:
+        if len(set(known)) > 1:
+            parts["kendall_tau_b"] = (float(kendalltau([-rank for rank in ranks], known).statistic), 1.0)
+        gains = [[size - rank for rank in ranks]]
+        parts["ndcg"] = (float(ndcg_score(gains, [known])), 1.0)
+    return parts
+
+
+def sums(samples: Iterable[Scored]) -> dict[str, GroupSums]:
+    """Each of FIGURES as sums per group."""
+    groups: dict[str, dict[str, np.ndarray]] = defaultdict(lambda: {name: np.zeros(2) for name in FIGURES})
+    for sample in samples:
+        of = groups[sample.group or sample.id]
+        for name, part in sample_parts(sample.ranks, order_of(sample.scores)).items():
+            of[name] += part
+    tables = {name: np.array([of[name] for of in groups.values()]).reshape(-1, 2) for name in FIGURES}
+    return {name: GroupSums(table[:, 0], table[:, 1]) for name, table in tables.items()}
+
+
+def chance(samples: Sequence[Scored]) -> dict[str, float | None]:
+    """What a random order is expected to reach."""
+    decided = [sample for sample in samples if decided_pairs(sample.ranks)]
+    if not decided:
+        return dict.fromkeys(("pair_accuracy", "exact_order", "top1_accuracy", "kendall_tau_b", "ndcg"))
+    flat = sums(Scored(s.id, s.ranks, (0.0,) * s.size) for s in decided)
+    # A random order is right on all decided pairs with a probability of the product of (rank's multiplicity)! over n!.
+    exact = [
+        math.prod(math.factorial(s.ranks.count(rank)) for rank in set(s.ranks)) / math.factorial(s.size)
+        for s in decided
+    ]
+    best_alone = [1 / s.size for s in decided if s.ranks.count(min(s.ranks)) == 1]
+    return {
+        "pair_accuracy": 0.5,
+        "exact_order": float(np.mean(exact)),
+        "top1_accuracy": float(np.mean(best_alone)) if best_alone else None,
+        "kendall_tau_b": 0.0,
+        "ndcg": flat["ndcg"].mean,
+    }
+
+
+def means(samples: Sequence[Scored]) -> dict[str, float | None]:
+    """Each of FIGURES over `samples`; None where no sample decides it."""
+    found = sums(samples)
+    return {name: None if math.isnan(found[name].mean) else found[name].mean for name in FIGURES} if samples else {}
+
+
+def honest(samples: Sequence[Scored], resamples: int, seed: int) -> dict[str, Any]:
+    """All figures over `samples`, with 95 % bootstrap intervals, the level of chance, coverage, and breakdowns."""
+    complete = sum(sample.complete for sample in samples)
+    found = sums(samples)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # all samples alike: an interval of no width
+        intervals = {name: interval(found[name], resamples, seed) for name in FIGURES} if samples else {}
+
+    def by(name: str) -> dict[str, dict[str, Any]]:
+        values = sorted({getattr(sample, name) for sample in samples})
+        parts = {value: [sample for sample in samples if getattr(sample, name) == value] for value in values}
+        return {str(value): {"samples": len(part), **means(part)} for value, part in parts.items()}
+
+    return {
+        "samples": len(samples),
+        "complete_samples": complete,
+        "coverage": complete / len(samples) if samples else 0.0,
+        "undecided_pairs": sum(math.comb(sample.size, 2) - len(decided_pairs(sample.ranks)) for sample in samples),
+        **{name: figures["mean"] for name, figures in intervals.items()},
+        "intervals": {name: [figures["low"], figures["high"]] for name, figures in intervals.items()},
+        "chance": chance(samples),
+        "by_size": by("size"),
+        "by_category": by("category"),
+        "by_sources": by("sources"),
+        "by_dimension": by("dimension"),
+    }
+
+
+def pairwise_by_dimension(samples: Sequence[Scored], dimensions: Sequence[str]) -> dict[str, Any]:
+    """EditReward-Bench's honest figures: micro accuracy per dimension, every pair in the denominator, and its macro mean."""
+    micro: dict[str, float | None] = {}
+    macro: dict[str, float | None] = {}
+    for name in dimensions:
+        of = [sample for sample in samples if sample.dimension == name]
+        micro[name] = means(of)["pair_accuracy"] if of else None
+        kinds = sorted({sample.category for sample in of})
+        by_kind = [means([sample for sample in of if sample.category == kind])["pair_accuracy"] for kind in kinds]
+        macro[name] = float(np.mean([value for value in by_kind if value is not None])) if by_kind else None
+    missing = sum(not sample.complete for sample in samples)
+    return {"micro_accuracies": micro, "macro_accuracies": macro, "missing_pairs": missing}

@@ -1,0 +1,68 @@
+"""`python -m evaluation bench` as a user runs it, on the tiny base: asked once, gone on with, scored, reported, partial."""
+
+import json
+import shutil
+
+import pytest
+from datasets import Dataset, Image, List
+
+from evaluation.benchmarks.run import folder_of
+from evaluation.benchmarks.score import PARTIAL_STATUS
+from tests.conftest import BASE, ROOT, run_stage, write_recipe
+
+pytestmark = pytest.mark.slow
+
+
+def bench(recipe, data, spec, *more):
+    model = ["--model", BASE.relative_to(ROOT), "--spec", spec]
+    return run_stage(
+        "evaluation", "bench", "mmrb2", "--config", recipe, *model, "--data", data, "--batch_size", 8, *more
+    )
+
+
+def test_a_benchmark_from_pictures_to_the_report(drawn, small_data, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(small_data, run / "data")
+    recipe = write_recipe(tmp_path / "eval.yaml", "eval", run_dir=str(run), bootstrap_samples=50)
+    done = bench(recipe, drawn, small_data)
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = run / "benchmarks" / "mmrb2" / "tiny_base-checkpoint"
+    scores = json.loads((folder / "scores.json").read_text())
+    # a base that says no verdicts: every answer there, none readable, every pair wrong
+    assert scores["honest"]["coverage"] == 1 and scores["honest"]["unparsed_rate"] == 1
+    assert scores["honest"]["pair_accuracy"] == 0 and scores["published"]["total_pairs"] == 5
+    report = (run / "benchmarks" / "report.md").read_text()
+    assert "SpatialReward-8B (published) | 0.661" in report and "| chance | – | 0.500" in report
+    page = (run / "benchmarks" / "report.html").read_text()
+    assert page.count("true rank 1") == 5 and "Wrong rankings" in page
+    before = (folder / "verdicts.jsonl").read_bytes()
+    assert bench(recipe, drawn, small_data).returncode == 0
+    assert (folder / "verdicts.jsonl").read_bytes() == before
+
+    rows = Dataset.from_parquet(str(drawn / "mmrb2" / "edit" / "test-00000-of-00001.parquet"))
+    rows = rows.cast_column("response_b_images", List(Image(decode=False)))
+    broken = tmp_path / "broken"
+    spoilt = rows.map(
+        lambda row, place: {"response_b_images": [] if place == 0 else row["response_b_images"]}, with_indices=True
+    )
+    broken.mkdir()
+    spoilt.to_parquet(str(broken / "edit.parquet"))
+    done = bench(recipe, broken, small_data)
+    assert done.returncode == 1 and "something else" in done.stderr and "FRESH=1" in done.stderr
+    done = bench(recipe, broken, small_data, "--fresh")
+    assert done.returncode == PARTIAL_STATUS and not (folder / "scores.json").exists()
+    first = rows[0]["pair_id"]
+    assert f"{first} {first}_B: no picture there" in done.stderr and "no result below full coverage" in done.stderr
+    done = bench(recipe, broken, small_data, "--partial")
+    assert done.returncode == PARTIAL_STATUS
+    assert "PARTIAL, 80.0%" in (run / "benchmarks" / "report.md").read_text()
+
+
+def test_the_folder_says_who_was_asked_and_how(tmp_path):
+    from evaluation.benchmarks.run import Asking
+    from evaluation.recipe import EvalRecipe
+
+    recipe = EvalRecipe(run_dir=tmp_path, base="b", rewards_from=tmp_path, batch_size=8)
+    asking = Asking(bench="merbench", model="org/Name-8B", batch_size=8, samples=4)
+    assert folder_of(recipe, "merbench", asking) == tmp_path / "benchmarks" / "merbench" / "org-Name-8B.avg4"
+    assert folder_of(recipe, "heldout", asking, blind=True).name == "org-Name-8B.avg4.blind"
