@@ -17,12 +17,12 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gpu_check import parts
-from gpu_check.shapes import Shapes, shapes_of
+if TYPE_CHECKING:
+    from gpu_check.shapes import Shapes
 
 TINY = Path("recipes/tiny")
 LAST_START = 270  # seconds after which the trainers are not started, so that all is over within eight minutes
@@ -36,6 +36,9 @@ def trainers_missing() -> list[str]:
 
 def check(shapes: Shapes, device: torch.device, begin: float) -> dict[str, Any]:
     """Everything that is measured, and `skipped`: part -> why."""
+    from gpu_check import parts
+    from gpu_check.shapes import shapes_of
+
     skipped: dict[str, str] = {}
     card = parts.the_card(device)
     found: dict[str, Any] = {"card": card, "tiny_losses": parts.tiny_losses(shapes_of(TINY), device)}
@@ -48,7 +51,7 @@ def check(shapes: Shapes, device: torch.device, begin: float) -> dict[str, Any]:
     rows = (found["sft"] or {"rows": 1})["rows"]
     found["estimate"] = parts.estimate(model, shapes, rows)
     found["grpo"] = parts.grpo(model, shapes, device, card)
-    for name, wanted in (("sft", shapes.sft_rows), ("grpo", shapes.completions)):
+    for name in ("sft", "grpo"):
         if found[name] is None:
             skipped[name] = "out of memory with a single row"
     if found["sft"] and rows < shapes.sft_rows:
@@ -82,61 +85,6 @@ def weight_bytes(shapes: Shapes) -> int:
     return sum(parameter.nbytes for parameter in model.parameters())
 
 
-def lines(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """The table: (what, value)."""
-    card, tiny = found["card"], found["tiny_losses"]
-    table = [
-        ("card", card["name"] + (f", {card['memory_bytes'] / 2**30:.0f} GiB" if card["memory_bytes"] else "")),
-        ("fastest matrix product", f"{card['matmul_per_second'] / 1e12:.3g} TFLOP/s"),
-        (
-            "tiny model, device against CPU",
-            f"losses differ by {tiny['relative_difference']:.1e} (allowed {tiny['tolerance']:.0e}): "
-            + ("agree" if tiny["agree"] else "DO NOT AGREE"),
-        ),
-    ]
-    if "model" in found:
-        model = found["model"]
-        table.append(("model", f"{model['parameters']:,} parameters, {model['trained']:,} trained; {model['attention']}"))
-    if found.get("sft"):
-        step = found["sft"]
-        table += [
-            ("SFT, forward and backward", f"{step['rows']} rows of {step['tokens_per_row']} tokens: {_speed(step)}"),
-            ("attention operators", ", ".join(step["attention"][:3]) or "none found by name"),
-        ]
-        if step["peak_bytes"]:
-            plan = found["estimate"]
-            said = plan if isinstance(plan, str) else f"{sum(plan.values()) / 2**30:.1f} GiB by the plan"
-            table.append(("SFT, peak memory", f"{step['peak_bytes'] / 2**30:.1f} GiB; {said}"))
-    if found.get("grpo"):
-        generation, update = found["grpo"]["generation"], found["grpo"]["update"]
-        table.append(
-            (
-                "GRPO, generation",
-                f"{generation['rows']} completions: {generation['seconds']:.1f} s, "
-                f"{generation['tokens_per_second']:,.0f} new tokens/s{_memory(generation)}",
-            )
-        )
-        table.append(
-            ("GRPO, update", f"{update['completions']} completions, {update['rows']} at a time: {_speed(update)}{_memory(update)}")
-        )
-    for name, step in found.get("trainers", {}).items():
-        table.append((f"TRL's {name}", f"{step['seconds']:.2f} s a step of {step['rows']} rows{_memory(step)}"))
-    table += [(f"skipped: {part}", why) for part, why in found["skipped"].items()]
-    return table
-
-
-def _speed(step: dict[str, Any]) -> str:
-    share = f"MFU {step['mfu']:.3f}, " if step["mfu"] else ""
-    return (
-        f"{step['seconds']:.2f} s, {step['tokens_per_second']:,.0f} tokens/s, "
-        f"{share}{step['share_of_matmul']:.3f} of the fastest product"
-    )
-
-
-def _memory(step: dict[str, Any]) -> str:
-    return f", {step['peak_bytes'] / 2**30:.1f} GiB" if step["peak_bytes"] else ""
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m gpu_check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -146,12 +94,19 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", help="cuda, or cpu for small recipes such as recipes/tiny")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
-        sys.exit("error: no CUDA device: run this on the GPU machine (--device cpu --recipe recipes/tiny tries it out here)")
+        sys.exit(
+            "error: no CUDA device: run this on the GPU machine (--device cpu --recipe recipes/tiny tries it out here)"
+        )
+    from gpu_check.shapes import shapes_of  # seconds to import, like the rest: not before there is a device
+    from gpu_check.table import lines
+
     begin = time.perf_counter()
     try:
         shapes = shapes_of(arguments.recipe)
     except (OSError, KeyError) as error:
-        sys.exit(f"error: {arguments.recipe}: not a recipe with data.yaml, sft.yaml, grpo.yaml and a configuration: {error}")
+        sys.exit(
+            f"error: {arguments.recipe}: not a recipe with data.yaml, sft.yaml, grpo.yaml and a configuration: {error}"
+        )
     found = check(shapes, torch.device(arguments.device), begin)
     found |= {
         "recipe": str(arguments.recipe),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from peft import PeftModel
 
 from gpu_check.shapes import PICTURES, Shapes
 
@@ -74,24 +75,28 @@ def attention_kernels(work: Callable[[], Any], device: torch.device) -> list[str
     return [event.key[:120] for event in found][:6]
 
 
-def forward_operations(model: torch.nn.Module, shapes: Shapes, rows: int, answer: int) -> tuple[float, float]:
+def forward_operations(model: PeftModel, shapes: Shapes, rows: int, answer: int) -> tuple[float, float]:
     """(of the language model, of the vision tower) in one forward pass: two for each weight and position, and attention.
 
     The output layer counts at the answer's positions alone; attention of the language model as causal.
     """
-    base = model.base_model.model
+    base: Any = model.base_model.model
     text, vision = shapes.config.text_config, shapes.config.vision_config
-    layers = sum(p.numel() for n, p in base.model.language_model.layers.named_parameters() if p.ndim == 2 and "lora_" not in n)
+    layers = sum(
+        p.numel() for n, p in base.model.language_model.layers.named_parameters() if p.ndim == 2 and "lora_" not in n
+    )
     tower = sum(p.numel() for p in base.model.visual.parameters() if p.ndim > 1)
     tokens = shapes.prompt + answer
     language = 2.0 * layers * rows * tokens + 2.0 * base.lm_head.weight.numel() * rows * answer
     language += 2.0 * text.num_hidden_layers * text.num_attention_heads * text.head_dim * rows * tokens**2
     pictures = rows * PICTURES
-    seeing = 2.0 * tower * pictures * shapes.patches + 4.0 * vision.depth * vision.hidden_size * pictures * shapes.patches**2
+    seeing = (
+        2.0 * tower * pictures * shapes.patches + 4.0 * vision.depth * vision.hidden_size * pictures * shapes.patches**2
+    )
     return language, seeing
 
 
-def training_operations(model: torch.nn.Module, shapes: Shapes, rows: int, answer: int) -> float:
+def training_operations(model: PeftModel, shapes: Shapes, rows: int, answer: int) -> float:
     """Operations that a LoRA step needs: forward, and backward to the activations alone; nothing for recomputing.
 
     The vision tower is frozen below everything trained, so it has no backward pass.

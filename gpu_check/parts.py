@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -172,9 +173,8 @@ def tiny_losses(tiny: Shapes, device: torch.device) -> dict[str, Any]:
 def estimate(model: PeftModel, shapes: Shapes, rows: int) -> dict[str, int] | str:
     """`make plan`'s memory of a stage 1 step by part, in bytes, or why there is none."""
     try:
-        from plan.activations import Batch
-        from plan.hardware import Engine
-        from plan.memory import training_bytes
+        memory, hardware = import_module("plan.memory"), import_module("plan.hardware")
+        activations = import_module("plan.activations")
     except ImportError as error:
         return f"no estimate: {error}"
     options = {
@@ -185,8 +185,10 @@ def estimate(model: PeftModel, shapes: Shapes, rows: int) -> dict[str, int] | st
         "use_bnb_nested_quant": False,
         "load_in_4bit": False,
     }
-    batch = Batch(rows, shapes.prompt + shapes.answer, rows * shapes.answer, rows * PICTURES, shapes.patches)
-    parts: dict[str, int] = training_bytes(model, options, Engine("single"), 1, batch)
+    batch = activations.Batch(
+        rows, shapes.prompt + shapes.answer, rows * shapes.answer, rows * PICTURES, shapes.patches
+    )
+    parts: dict[str, int] = memory.training_bytes(model, options, hardware.Engine("single"), 1, batch)
     return parts
 
 

@@ -84,8 +84,10 @@ def shapes_of(recipe: Path) -> Shapes:
     )
 
 
-def random_batch(shapes: Shapes, rows: int, answer: int, device: torch.device, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Inputs of the model: `rows` prompts with their pictures, each with `answer` tokens behind; made on the CPU, so alike anywhere."""
+def random_batch(
+    shapes: Shapes, rows: int, answer: int, device: torch.device, seed: int = 0
+) -> dict[str, torch.Tensor]:
+    """Inputs of the model: `rows` prompts with their pictures, each with `answer` tokens behind. Alike on every device."""
     random = torch.Generator().manual_seed(seed)
     config, vision = shapes.config, shapes.config.vision_config
     special = {config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id}
@@ -102,7 +104,9 @@ def random_batch(shapes: Shapes, rows: int, answer: int, device: torch.device, s
         repeated(config.image_token_id, shapes.picture_tokens),
         repeated(config.vision_end_token_id),
     ]
-    ids = torch.cat([text(shapes.prompt_text // 2), *picture * PICTURES, text(-(-shapes.prompt_text // 2) + answer)], dim=1)
+    ids = torch.cat(
+        [text(shapes.prompt_text // 2), *picture * PICTURES, text(-(-shapes.prompt_text // 2) + answer)], dim=1
+    )
     side = int(shapes.patches**0.5)
     width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
     batch = {

@@ -40,7 +40,7 @@ def checkpointed(model: PeftModel, on: bool) -> None:
 
 def log_probabilities(model: PeftModel, batch: Batch, scored: int, temperature: float = 1.0) -> torch.Tensor:
     """Log-probabilities of the last `scored` tokens of each row, (rows, scored), fp32; logits of CHUNK positions at a time."""
-    base = model.base_model.model
+    base: Any = model.base_model.model
     hidden = base.model(**batch, use_cache=False).last_hidden_state[:, -scored - 1 : -1]
     tokens = batch["input_ids"][:, -scored:].reshape(-1)
 
@@ -122,7 +122,7 @@ def optimiser_of(model: PeftModel) -> torch.optim.Optimizer:
 
 
 def fitting(rows: int, attempt: Callable[[int], dict[str, Any]]) -> dict[str, Any] | None:
-    """What `attempt(rows)` found, with half as many rows for as long as the memory does not suffice; None if one is too many."""
+    """What `attempt(rows)` found, with half as many rows as long as the memory does not suffice; None if one is too many."""
     while rows:
         try:
             return {"rows": rows, **attempt(rows)}
