@@ -17,7 +17,7 @@ class UserError(Exception):
 
 # Seconds that the processes beside a node's first one wait before they say an error: their launcher ends them meanwhile if the
 # first one had it too, so that it is said once.
-OTHERS_WAIT = 10
+OTHERS_WAIT = 30
 
 
 def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
