@@ -81,7 +81,7 @@ def check_prompts(folder: Path, base: Path, spec: Spec) -> None:
 
 
 def device_for(model: PreTrainedModel, dtype: torch.dtype) -> str:
-    """ "cuda" where the model in `dtype` fits into what is free of the GPU's memory, else "cpu"."""
+    """The device to answer on: the GPU where the model in `dtype` fits into its free memory, else the CPU."""
     if not torch.cuda.is_available():
         return "cpu"
     return "cuda" if ROOM * model.num_parameters() * dtype.itemsize < torch.cuda.mem_get_info()[0] else "cpu"
