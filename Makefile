@@ -18,7 +18,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data sft mine grpo merge eval report try diagnose push reward-audit test test-slow test-all lint
+.PHONY: help setup demo data sft mine grpo merge eval report try diagnose push reward-audit gpu-check test test-slow test-all lint
 
 help: ## list the verbs
 	@echo "make VERB [RECIPE=tiny] [FRESH=1]"
@@ -49,7 +49,8 @@ grpo: $(VENV)/ready ## stage 2: GRPO on verifiable rewards
 	@$(PY) -m grpo --config $(RECIPES)/grpo.yaml $(fresh_flag)
 
 merge: $(VENV)/ready ## merge stage 2's adapter, and verify the result
-	@$(PY) -m export merge --base $(RUN)/sft/merged --adapter $(RUN)/grpo/adapter --output_dir $(RUN)/merge $(fresh)
+	@$(PY) -m export merge --base $(RUN)/sft/merged $(if $(wildcard $(RUN)/grpo/weights),--checkpoint $(RUN)/grpo/weights,--adapter \
+		$(RUN)/grpo/adapter) --output_dir $(RUN)/merge $(fresh)
 
 eval: $(VENV)/ready ## held-out verdicts of every stage; or BENCH=name|all [MODEL=] [DATA=folder] [BACKEND=] [SAMPLES=] [PARTIAL=1]
 	@$(if $(BENCH),$(PY) -m evaluation bench $(BENCH) --config $(RECIPES)/eval.yaml --model "$(MODEL)" $(bench_options) $(fresh),\
@@ -72,6 +73,9 @@ diagnose: $(VENV)/ready ## where a model looks while it writes verdicts: a table
 
 reward-audit: $(VENV)/ready ## what bad policies would earn under the recipe's rewards
 	@$(PY) -m rewards_fn audit $(RUN)/data/train.parquet --config $(RECIPES)/grpo.yaml
+
+gpu-check: $(VENV)/ready ## a recipe's steps timed on this GPU with random weights: [RECIPE=spatialreward-8b]
+	@$(PY) -m gpu_check $(if $(filter-out tiny,$(RECIPE)),--recipe $(RECIPES))
 
 test: $(VENV)/ready ## the tests that are not marked slow
 	@$(PY) -m pytest -m "not slow"

@@ -16,6 +16,7 @@ ORDER = [
     "grpo",
     "evaluation",
     "tiny_base",
+    "gpu_check",
 ]
 
 

@@ -19,7 +19,11 @@ ROOT = Path(__file__).parents[2]
 STAGES = {"sft": (SFTConfig, DataArguments, ModelConfig), "grpo": (GRPOConfig, RewardArguments, ModelConfig)}
 
 
-@pytest.mark.parametrize("file", sorted(ROOT.glob("recipes/*/*.yaml")), ids=lambda f: f"{f.parent.name}/{f.name}")
+@pytest.mark.parametrize(
+    "file",
+    sorted({*ROOT.glob("recipes/*/*.yaml")} - {*ROOT.glob("recipes/engines/*")}),
+    ids=lambda f: f"{f.parent.name}/{f.name}",
+)
 def test_every_recipe_in_the_tree_is_sound(file, monkeypatch):
     monkeypatch.chdir(ROOT)
     if file.stem in STAGES:
