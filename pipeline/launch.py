@@ -1,4 +1,4 @@
-"""What a run needs of the machine before it starts: packages of the extras, and a launcher that told every process its place."""
+"""What a run needs of the machine: packages of the extras, and a launcher that told every process its place."""
 
 from __future__ import annotations
 
