@@ -105,6 +105,20 @@ def vision_block_bytes(model: torch.nn.Module, batch: Batch, mixed: bool) -> int
     return saved_bytes(visual.blocks[0], mixed, call)
 
 
+def merger_bytes(model: torch.nn.Module, batch: Batch, mixed: bool) -> int:
+    """What the mergers after the vision tower keep, DeepStack's included, which no checkpointing covers; nothing if frozen."""
+    visual = base_of(model).model.visual
+    mergers = [visual.merger, *visual.deepstack_merger_list]
+    if not any(parameter.requires_grad for merger in mergers for parameter in merger.parameters()):
+        return 0
+    shape = batch.pictures * batch.patches, base_of(model).config.vision_config.hidden_size
+
+    def call(merger: torch.nn.Module) -> tuple[Any, list[Any]]:
+        return merger(torch.empty(shape, dtype=base_of(model).dtype, requires_grad=True)), []
+
+    return sum(saved_bytes(merger, mixed, call) for merger in mergers)
+
+
 def activation_bytes(model: torch.nn.Module, batch: Batch, mixed: bool, checkpointing: bool) -> Activations:
     """What training keeps of one batch.
 
@@ -119,13 +133,14 @@ def activation_bytes(model: torch.nn.Module, batch: Batch, mixed: bool, checkpoi
     layer_input = positions * text.hidden_size * width
     block_input = batch.pictures * batch.patches * vision.hidden_size * width if block else 0
     last = positions * text.hidden_size * 4 + batch.scored * text.hidden_size * width
-    mask = batch.sequences * batch.tokens**2
+    shared = batch.sequences * batch.tokens**2 + 2 * positions * text.head_dim * width  # the mask; rotary embeddings
+    outside = last + shared + merger_bytes(model, batch, mixed)
     tile = min(batch.scored, TOKEN_CHUNK_SIZE) * min(text.vocab_size, VOCABULARY_CHUNK) * (2 if mixed else width)
     head = tile + batch.scored * text.hidden_size * 4
     if any(parameter.requires_grad for parameter in base.get_output_embeddings().parameters()):
         head += text.vocab_size * text.hidden_size * 4
     if not checkpointing:
         kept = layer * text.num_hidden_layers + block * vision.depth
-        return Activations(kept + last + mask, head)
+        return Activations(kept + outside, head)
     kept = layer_input * text.num_hidden_layers + block_input * vision.depth
-    return Activations(kept + last + mask, max(head, layer, block))
+    return Activations(kept + outside, max(head, layer, block))
