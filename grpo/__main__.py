@@ -53,6 +53,7 @@ def main() -> None:
     from trl import GRPOConfig, ModelConfig
 
     from rewards_fn import load_rewards
+    from training.engine import check_processes, from_main
 
     (args, stage_args, model_args), recipe = parse_stage((GRPOConfig, RewardArguments, ModelConfig))
     check_save_steps(args)
@@ -62,19 +63,27 @@ def main() -> None:
         raise UserError(str(error)) from None
     if args.reward_weights is not None and len(args.reward_weights) != len(rewards):
         raise UserError(f"reward_weights: {len(args.reward_weights)} weights for {len(rewards)} reward_funcs")
+    check_processes(args)
     model = need(Path(model_args.model_name_or_path), "sft")
     if model.name == "merged" and not finished(model.parent):
         raise UserError(f"{model.parent} is not finished: run 'make sft' first (with the same RECIPE)")
     data, output = need(Path(stage_args.data_dir), "data"), Path(args.output_dir)
-    fingerprint = {
-        "recipe": recipe,
-        "data": {"rl": hash_files(need(data / "rl.parquet", "data"))},
-        "model": hash_model(str(model)),
-    }
-    with PartialState().main_process_first():
-        if already_made(output, fingerprint, stage_args.fresh and PartialState().is_main_process):
-            return
+
+    def begun() -> dict[str, Any] | None:
+        """The fingerprint of a run that is to start or to go on; None for a finished one."""
+        fingerprint = {
+            "recipe": recipe,
+            "data": {"rl": hash_files(need(data / "rl.parquet", "data"))},
+            "model": hash_model(str(model)),
+        }
+        if already_made(output, fingerprint, stage_args.fresh):
+            return None
         begin(output, fingerprint)
+        return fingerprint
+
+    fingerprint = from_main(begun)
+    if fingerprint is None:
+        return
 
     from grpo.train import train
 

@@ -14,9 +14,10 @@ from data.rows import for_training, load_rows
 from grpo.samples import SamplePages
 from grpo.spread import flat_groups
 from rewards_fn.load import Reward
-from training.checkpoints import SpecBesideCheckpoints, last_whole_checkpoint
-from training.model import load_model, load_processor, trained_parameters, vision_token_ids
-from verdict import load_spec, save_spec
+from training.checkpoints import SpecBesideCheckpoints, last_whole_checkpoint, save_trained
+from training.engine import engine_of, from_main, parameters, start_engine
+from training.model import load_model, load_processor, quantisation, trained_parameters, vision_token_ids
+from verdict import load_spec
 
 
 class LoggingGRPOTrainer(GRPOTrainer):
@@ -49,7 +50,8 @@ def make_trainer(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward
     processor = load_processor(name, spec)
     # This replaces TRL's own suppression of the image token, which is among these.
     args.generation_kwargs = {**(args.generation_kwargs or {}), "suppress_tokens": vision_token_ids(processor)}
-    model = load_model(name, model_args.dtype, model_args.attn_implementation)
+    start_engine(args)
+    model = load_model(name, model_args.dtype, model_args.attn_implementation, quantisation(model_args))
     rows = for_training(load_rows(data / "rl.parquet", spec), spec, completions=False)
     trainer = LoggingGRPOTrainer(
         model=model,
@@ -62,18 +64,17 @@ def make_trainer(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward
     )
     trainer.add_callback(SamplePages(trainer))
     count = trained_parameters(trainer.model)
-    print(
-        f"attention: {model.config._attn_implementation}; training {count:,} of {model.num_parameters():,} parameters"
+    trainer.accelerator.print(
+        f"engine: {engine_of(trainer)}; attention: {model.config._attn_implementation}; "
+        f"training {count:,} of {parameters(model):,} parameters"
     )
     return trainer
 
 
 def train(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward], data: Path) -> None:
-    """Trains from the last whole checkpoint or from the start, and saves the adapter."""
+    """Trains from the last whole checkpoint or from the start, and saves the adapter, or all weights where there is none."""
     output = Path(args.output_dir)
     trainer = make_trainer(args, model_args, rewards, data)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(output))
+    trainer.train(resume_from_checkpoint=from_main(lambda: last_whole_checkpoint(output, args.world_size)))
     trainer.save_state()
-    trainer.save_model(str(output / "adapter"))
-    if trainer.is_world_process_zero():
-        save_spec(load_spec(Path(model_args.model_name_or_path)), output / "adapter")
+    save_trained(trainer, output, load_spec(Path(model_args.model_name_or_path)))

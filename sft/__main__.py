@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import one_line_errors
 from pipeline.fingerprint import already_made, begin, finish, hash_files, hash_model
@@ -31,18 +32,28 @@ def main() -> None:
     from accelerate import PartialState
     from trl import ModelConfig, SFTConfig
 
+    from training.engine import check_processes, from_main
+
     (args, data_args, model_args), recipe = parse_stage((SFTConfig, DataArguments, ModelConfig))
+    check_processes(args)
     data, output = need(Path(data_args.data_dir), "data"), Path(args.output_dir)
-    fingerprint = {
-        "recipe": recipe,
-        "data": {split: hash_files(need(data / f"{split}.parquet", "data")) for split in ("train", "validation")},
-        "spec": hash_files(need(data / "verdict.json", "data")),
-        "model": hash_model(model_args.model_name_or_path),
-    }
-    with PartialState().main_process_first():
-        if already_made(output, fingerprint, data_args.fresh and PartialState().is_main_process):
-            return
+
+    def begun() -> dict[str, Any] | None:
+        """The fingerprint of a run that is to start or to go on; None for a finished one."""
+        fingerprint = {
+            "recipe": recipe,
+            "data": {split: hash_files(need(data / f"{split}.parquet", "data")) for split in ("train", "validation")},
+            "spec": hash_files(need(data / "verdict.json", "data")),
+            "model": hash_model(model_args.model_name_or_path),
+        }
+        if already_made(output, fingerprint, data_args.fresh):
+            return None
         begin(output, fingerprint)
+        return fingerprint
+
+    fingerprint = from_main(begun)
+    if fingerprint is None:
+        return
 
     from sft.train import train
 

@@ -9,9 +9,10 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 from data.rows import for_training, load_rows
 from export.merge import merge
 from pipeline.errors import UserError
-from training.checkpoints import SpecBesideCheckpoints, last_whole_checkpoint
-from training.model import load_model, load_processor, trained_parameters
-from verdict import load_spec, save_spec
+from training.checkpoints import SpecBesideCheckpoints, last_whole_checkpoint, save_trained
+from training.engine import engine_of, free_memory, from_main, parameters, start_engine
+from training.model import load_model, load_processor, quantisation, trained_parameters
+from verdict import load_spec
 
 
 def make_trainer(args: SFTConfig, model_args: ModelConfig, data: Path) -> SFTTrainer:
@@ -19,7 +20,10 @@ def make_trainer(args: SFTConfig, model_args: ModelConfig, data: Path) -> SFTTra
     if args.max_length is not None:
         raise UserError("max_length must be null: truncation would cut image tokens or the end of a verdict")
     spec = load_spec(data)
-    model = load_model(model_args.model_name_or_path, model_args.dtype, model_args.attn_implementation)
+    start_engine(args)
+    model = load_model(
+        model_args.model_name_or_path, model_args.dtype, model_args.attn_implementation, quantisation(model_args)
+    )
     trainer = SFTTrainer(
         model=model,
         args=args,
@@ -33,8 +37,9 @@ def make_trainer(args: SFTConfig, model_args: ModelConfig, data: Path) -> SFTTra
     # TRL's loss takes the number of items and needs nothing of the model's.
     trainer.model_accepts_loss_kwargs = True
     count = trained_parameters(trainer.model)
-    print(
-        f"attention: {model.config._attn_implementation}; training {count:,} of {model.num_parameters():,} parameters"
+    trainer.accelerator.print(
+        f"engine: {engine_of(trainer)}; attention: {model.config._attn_implementation}; "
+        f"training {count:,} of {parameters(model):,} parameters"
     )
     return trainer
 
@@ -43,10 +48,11 @@ def train(args: SFTConfig, model_args: ModelConfig, data: Path) -> None:
     """Trains from the last whole checkpoint or from the start, then merges and verifies."""
     output = Path(args.output_dir)
     trainer = make_trainer(args, model_args, data)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(output))
+    trainer.train(resume_from_checkpoint=from_main(lambda: last_whole_checkpoint(output, args.world_size)))
     trainer.save_state()
-    trainer.save_model(str(output / "adapter"))
-    trainer.accelerator.wait_for_everyone()
-    if trainer.is_world_process_zero():
-        save_spec(load_spec(data), output / "adapter")
-        merge(model_args.model_name_or_path, [output / "adapter"], load_spec(data), output / "merged")
+    spec = load_spec(data)
+    saved = save_trained(trainer, output, spec)
+    free_memory(trainer)  # the verification of the merge loads the model on the same GPU
+    if args.process_index == 0:
+        adapters, checkpoint = ([saved], None) if model_args.use_peft else ([], saved)
+        merge(model_args.model_name_or_path, adapters, spec, output / "merged", checkpoint)

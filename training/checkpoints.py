@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
+from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from pipeline.errors import UserError
+from training.engine import parameters
 from verdict import Spec, save_spec
 from verdict.spec import FILE_NAME
 
+# The optimiser's state: of one process or DDP, of FSDP whole and in pieces, of DeepSpeed.
+OPTIMISER = ("optimizer.pt", "optimizer.bin", "optimizer_*", "global_step*")
+
 
 class SpecBesideCheckpoints(TrainerCallback):
-    """Writes `verdict.json` into every checkpoint, as its last file."""
+    """Writes `verdict.json` into every checkpoint, as its last file: every process has written its own by then."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
+        PartialState().wait_for_everyone()
         if state.is_world_process_zero:
             save_spec(self.spec, Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
@@ -43,16 +52,63 @@ def is_whole(checkpoint: Path) -> bool:
                     return False
     except (OSError, ValueError, SafetensorError, zipfile.BadZipFile):
         return False
-    return (checkpoint / "optimizer.pt").exists() or any(checkpoint.glob("global_step*"))
+    return any(any(checkpoint.glob(pattern)) for pattern in OPTIMISER)
 
 
-def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest whole `checkpoint-N` in `folder`, or None; broken newer ones are removed, each with a line that says so."""
+def written_by(checkpoint: Path) -> int:
+    """How many processes wrote the checkpoint: each leaves the state of its random numbers."""
+    return len(list(checkpoint.glob("rng_state*.pth")))
+
+
+def last_whole_checkpoint(folder: Path, processes: int) -> Path | None:
+    """The newest whole `checkpoint-N` in `folder`, or None; broken newer ones are removed, each with a line that says so.
+
+    Raises UserError for one that another number of `processes` wrote: the global batch would be another.
+    """
     found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
     for checkpoint in sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True):
         if is_whole(checkpoint):
+            if written_by(checkpoint) != processes:
+                raise UserError(
+                    f"{checkpoint} was written by {written_by(checkpoint)} processes, this run has {processes}: start as "
+                    "many, or start over with FRESH=1"
+                )
             print(f"going on from {checkpoint}")
             return checkpoint
         print(f"{checkpoint} is not whole (the run was stopped while writing it): removed")
         shutil.rmtree(checkpoint)
     return None
+
+
+def stored_parameters(folder: Path) -> int:
+    """How many numbers the safetensors files in `folder` hold. Raises UserError for a tensor without any."""
+    count = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="numpy") as opened:
+            for name in opened.keys():  # noqa: SIM118 - not a dict
+                elements = math.prod(opened.get_slice(name).get_shape())
+                if not elements:
+                    raise UserError(f"{file}: {name} is empty: the engine did not gather it")
+                count += elements
+    return count
+
+
+def save_trained(trainer: Any, output: Path, spec: Spec) -> Path:
+    """The folder with the trainer's gathered adapter (`adapter/`) or, without one, all its weights (`weights/`).
+
+    Every process calls it, the main one writes. Raises UserError where the files do not hold every parameter: an engine that
+    divides the weights among processes can leave most of them out.
+    """
+    adapted = hasattr(trainer.accelerator.unwrap_model(trainer.model), "peft_config")
+    folder = output / ("adapter" if adapted else "weights")
+    expected = parameters(trainer.model, trained=adapted)
+    trainer.save_model(str(folder))
+    if trainer.is_world_process_zero():
+        stored = stored_parameters(folder)
+        if stored != expected:
+            raise UserError(
+                f"{folder}: {stored:,} parameters were saved of {expected:,}: the engine must gather weights when saving "
+                "(stage3_gather_16bit_weights_on_model_save, fsdp_state_dict_type FULL_STATE_DICT)"
+            )
+        save_spec(spec, folder)
+    return folder

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
 
 from pipeline.errors import UserError
+from training.engine import parameters
 from verdict import Spec
 
 # Tokens that stand for pixels: sampled, they would break the rope index and the match of images to placeholders.
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
+
+# Names of modules from the top: "visual" alone would match none, and the tower would be quantised.
+NOT_QUANTISED = ["model.visual", "lm_head"]
 
 
 def load_processor(name: str, spec: Spec) -> ProcessorMixin:
@@ -33,13 +39,34 @@ def load_processor(name: str, spec: Spec) -> ProcessorMixin:
     return processor
 
 
-def load_model(name: str, dtype: str | None, attention: str | None) -> PreTrainedModel:
+def quantisation(model_args: Any) -> BitsAndBytesConfig | None:
+    """How TRL's ModelConfig asks for the weights to be quantised; the vision tower and the output layer never are.
+
+    Raises UserError without bitsandbytes.
+    """
+    if not (model_args.load_in_4bit or model_args.load_in_8bit):
+        return None
+    if find_spec("bitsandbytes") is None:
+        raise UserError("load_in_4bit and load_in_8bit need bitsandbytes: pip install -c constraints.txt '.[quant]'")
+    from trl import get_quantization_config
+
+    config = get_quantization_config(model_args)
+    config.llm_int8_skip_modules = NOT_QUANTISED
+    return config
+
+
+def load_model(
+    name: str, dtype: str | None, attention: str | None, quantised: BitsAndBytesConfig | None = None
+) -> PreTrainedModel:
     """The image-text-to-text model `name`, a folder or a Hub id. Raises UserError where it cannot be loaded."""
     if not Path(name).is_dir() and (name.startswith(("/", ".")) or name.count("/") != 1):
         raise UserError(f"{name}: no such checkpoint folder, and no Hub name")
     try:
         return AutoModelForImageTextToText.from_pretrained(
-            name, dtype=dtype if dtype == "auto" else getattr(torch, dtype or "float32"), attn_implementation=attention
+            name,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype or "float32"),
+            attn_implementation=attention,
+            quantization_config=quantised,
         )
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{name}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
@@ -58,4 +85,4 @@ def trained_parameters(model: torch.nn.Module) -> int:
     adapted = [name for name in names if "visual" in name and "lora_" in name]
     if adapted:
         raise UserError(f"lora_target_modules reaches the vision tower: {adapted[0]}; name language-model modules only")
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return parameters(model, trained=True)

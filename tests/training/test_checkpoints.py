@@ -34,7 +34,7 @@ FILES = [
 @pytest.mark.parametrize("left", [0, 0.5, None])
 def test_a_checkpoint_cut_off_at_any_file_is_passed_over(tmp_path, name, left, capsys):
     old, new = write_checkpoint(tmp_path, 9), write_checkpoint(tmp_path, 10)
-    assert last_whole_checkpoint(tmp_path) == new
+    assert last_whole_checkpoint(tmp_path, 1) == new
     file = new / name
     if left is None and name in ("scheduler.pt", "rng_state.pth", "adapter_model.safetensors"):
         pytest.skip("the Trainer writes its state after these: a checkpoint that lacks one lacks the state too")
@@ -45,9 +45,9 @@ def test_a_checkpoint_cut_off_at_any_file_is_passed_over(tmp_path, name, left, c
         if name == "verdict.json" and left:
             assert file.read_text() == "{"
     assert not is_whole(new)
-    assert last_whole_checkpoint(tmp_path) == old
+    assert last_whole_checkpoint(tmp_path, 1) == old
     assert not new.exists() and "checkpoint-10 is not whole" in capsys.readouterr().out
 
 
 def test_no_checkpoint(tmp_path):
-    assert last_whole_checkpoint(tmp_path) is None
+    assert last_whole_checkpoint(tmp_path, 1) is None

@@ -1,0 +1,52 @@
+"""Starting a stage as two processes under an engine of recipes/engines, as `accelerate launch` does."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT, quiet
+
+PROCESSES = 2
+
+# engine -> the class of the wrapped model, ZeRO's stage, and whether a process holds only its part of the weights
+ENGINES = {
+    "ddp": ("DistributedDataParallel", None, False),
+    "zero2": ("DeepSpeedEngine", 2, False),
+    "zero3": ("DeepSpeedEngine", 3, True),
+    "fsdp2": ("FSDP", None, True),
+}
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def environment() -> dict[str, str]:
+    """The stage's environment, with the interpreter's folder in front: DeepSpeed looks for ninja there."""
+    return {**quiet(), "PATH": f"{Path(sys.executable).parent}:{quiet()['PATH']}"}
+
+
+def run_under(engine: str, module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs `-m tests.engines.run MODULE ...` as two processes under recipes/engines/ENGINE.yaml; "single" is one process."""
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", f"recipes/engines/{engine}.yaml"]
+    launcher += ["--num_processes", "1" if engine == "single" else str(PROCESSES)]
+    launcher += ["--main_process_port", str(free_port()), "-m", "tests.engines.run", module, *map(str, arguments)]
+    return subprocess.run(
+        [sys.executable, *launcher], cwd=ROOT, capture_output=True, text=True, check=False, env=environment()
+    )
+
+
+def check_engine(engine: str, output: Path) -> None:
+    """Asserts that the run in `output` was of two processes, each under `engine`."""
+    wrapped, stage, divided = ENGINES[engine]
+    found = [json.loads(file.read_text()) for file in sorted(output.glob("engine-*.json"))]
+    assert [one["processes"] for one in found] == [PROCESSES] * PROCESSES
+    for one in found:
+        assert one["wrapped"].startswith(wrapped) and one["zero_stage"] == stage
+        assert (one["here"] < 0.6 * one["parameters"]) == divided
