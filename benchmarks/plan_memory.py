@@ -1,9 +1,9 @@
-"""The plan's estimate of memory against bytes measured on real steps of random models: tiny and mid-size, LoRA and all parameters.
+"""The plan's estimate of memory against bytes measured on steps of random models: tiny and mid-size, LoRA and all weights.
 
     python -m benchmarks.plan_memory [--dtype float32] [--device cpu]
 
-Weights, gradients and optimiser state are counted after a step; activations are the storages that autograd keeps at the end of the
-forward pass, each counted once. On CUDA the allocator's peak stands beside the sum of all parts.
+Weights, gradients and optimiser state are counted after a step; activations are the storages that autograd keeps at the end
+of the forward pass, each counted once. On CUDA the allocator's peak stands beside the sum of all parts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trl.trainer.utils import add_fused_lm_head
 from plan.activations import Batch
 from plan.hardware import Engine
 from plan.memory import training_bytes
-from plan.model import base_of, meta_model
+from plan.model import meta_model
 
 TINY = Path(__file__).parent.parent / "tiny_base" / "checkpoint" / "config.json"
 MODULES = [r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"]

@@ -2,8 +2,8 @@
 
 python -m plan recipes/NAME [--gpus 8 --gpu h100-80gb --engine zero2] [--any_option value]
 
-Resolves every training stage of the recipe (`sft*.yaml`, `grpo*.yaml`; or one file), builds its model without weights, and prints
-parameters, tokens, steps, memory of one GPU by part, operations and time. `plan.yaml` says what is assumed where neither the
+Resolves every training stage of the recipe (`sft*.yaml`, `grpo*.yaml`; or one file), builds its model without weights, and
+prints parameters, tokens, steps, memory of one GPU by part, operations and time. `plan.yaml` says what is assumed where neither the
 command line nor the data says it. Ends with status 1 where a stage could not run.
 """
 
@@ -52,7 +52,7 @@ def main() -> None:
     if not arguments.recipe.exists():
         raise UserError(f"{arguments.recipe}: no such recipe")
 
-    from plan.report import plan_stage  # seconds to import
+    from plan.report import plan_stage, setting_of  # seconds to import
     from plan.stage import load_stage, parse_overrides, stage_files
 
     overrides = parse_overrides(rest)
@@ -61,7 +61,8 @@ def main() -> None:
     failed = False
     for file in files:
         stage = load_stage(file, overrides)
-        planned = plan_stage(stage, folder, arguments.gpu, arguments.gpus, arguments.engine, dict(os.environ))
+        setting = setting_of(stage, folder, arguments.gpu, arguments.gpus, arguments.engine)
+        planned = plan_stage(setting, os.environ)
         OUT.print(f"[bold]== {file}[/bold]")
         OUT.print(escape(yaml.safe_dump(stage.written, sort_keys=True, allow_unicode=True).rstrip()), style="dim")
         for line in planned.lines:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,13 +46,15 @@ def check_files(stage: Stage, earlier: set[str]) -> list[Finding]:
     file = data / f"{SPLIT[stage.kind]}.parquet"
     if not file.exists():
         made_by = "mine" if data.name == "mine" else "data"
-        found.append(warning(stage, f"data_dir: {file} is not there yet: 'make {made_by}' makes it; rows are as plan.yaml says"))
+        found.append(warning(stage, f"data_dir: {file} is not there yet: 'make {made_by}' makes it"))
     model = Path(stage.options["model_name_or_path"])
     if stage.kind == "grpo" and not model.is_dir():
         if str(model) in earlier:
             found.append(warning(stage, f"model_name_or_path: {model} is not there yet: 'make sft' makes it"))
         else:
-            found.append(error(stage, f"model_name_or_path: {model} is not there, and no stage of this recipe makes it"))
+            found.append(
+                error(stage, f"model_name_or_path: {model} is not there, and no stage of this recipe makes it")
+            )
     elif stage.kind == "grpo" and model.name == "merged" and not finished(model.parent):
         found.append(error(stage, f"model_name_or_path: {model.parent} is not finished: run 'make sft'"))
     elif stage.kind == "sft" and not model.is_dir() and stage.options["model_name_or_path"].count("/") != 1:
@@ -69,7 +71,7 @@ def check_files(stage: Stage, earlier: set[str]) -> list[Finding]:
     return found
 
 
-def check_engine(stage: Stage, engine: Engine, gpus: int, environment: dict[str, str]) -> list[Finding]:
+def check_engine(stage: Stage, engine: Engine, gpus: int, environment: Mapping[str, str]) -> list[Finding]:
     """Whether the engine starts as many processes as there are GPUs, and has what it needs."""
     found = []
     engine_file = f"recipes/engines/{engine.name}.yaml"
@@ -92,9 +94,13 @@ def check_engine(stage: Stage, engine: Engine, gpus: int, environment: dict[str,
     if engine.zero and find_spec("deepspeed") is None:
         found.append(warning(stage, "on this machine, deepspeed is not installed: pip install -e '.[dist]'"))
     if stage.options["load_in_4bit"] and engine.divides_weights:
-        found.append(error(stage, f"load_in_4bit: 4-bit weights cannot be divided by {engine.name}: ENGINE=ddp, or single"))
+        found.append(
+            error(stage, f"load_in_4bit: 4-bit weights cannot be divided by {engine.name}: ENGINE=ddp, or single")
+        )
     if stage.options["use_peft"] and engine.divides_weights:
-        found.append(warning(stage, f"{engine.name} gathers every weight for an adapter that fits without: try ENGINE=ddp"))
+        found.append(
+            warning(stage, f"{engine.name} gathers every weight for an adapter that fits without: try ENGINE=ddp")
+        )
     return found
 
 
@@ -132,16 +138,22 @@ def check_vllm(stage: Stage, spec: Spec, gpus: int, longest: int) -> list[Findin
     if limit is not None and limit < needed:
         found.append(error(stage, f"vllm_max_model_length: {limit}, but prompt and answer take up to {needed} tokens"))
     if limit is None:
-        found.append(warning(stage, f"vllm_max_model_length: null plans for the model's 262,144 tokens: set {needed + 256}"))
+        found.append(
+            warning(stage, f"vllm_max_model_length: null plans for the model's 262,144 tokens: set {needed + 256}")
+        )
     if gpus % options["vllm_tensor_parallel_size"]:
-        found.append(error(stage, f"vllm_tensor_parallel_size: {options['vllm_tensor_parallel_size']} does not divide {gpus}"))
+        found.append(
+            error(stage, f"vllm_tensor_parallel_size: {options['vllm_tensor_parallel_size']} does not divide {gpus}")
+        )
     if options["vllm_importance_sampling_correction"] and "sequence" in options["vllm_importance_sampling_mode"]:
         found.append(
             warning(stage, "vllm_importance_sampling_mode: by sequence, long completions drop out: token_truncate")
         )
     cut = options["top_p"] < 1 or options["top_k"] or options["repetition_penalty"] != 1
     if cut:
-        found.append(warning(stage, "top_p, top_k, repetition_penalty: they bias the ratio of new to sampled probabilities"))
+        found.append(
+            warning(stage, "top_p, top_k, repetition_penalty: they bias the ratio of new to sampled probabilities")
+        )
     return found
 
 
@@ -154,27 +166,31 @@ def common(stage: Stage) -> list[Finding]:
     return found
 
 
-def check_memory(
-    stage: Stage, card: Card, total: int, idle: bool, estimate: Callable[[Stage], int]
-) -> list[Finding]:
+def check_memory(stage: Stage, card: Card, total: int, estimate: Callable[[Stage], int]) -> list[Finding]:
     """Whether `total` bytes fit the card, and what would; `estimate` gives the bytes of a changed stage."""
     said = f"{total / GIB:.1f} GiB of {card.memory / GIB:.1f} on {card.name}"
-    if total <= card.memory * TIGHT:
+    fits = card.memory * TIGHT
+    checkpointing = bool(stage.options["gradient_checkpointing"])
+    if total <= fits:
         larger = changed(stage, 2)
-        if idle and total < card.memory * IDLE and larger and estimate(larger) < card.memory * TIGHT:
-            return [warning(stage, f"{said}: {lines(larger)} would fit too, and take fewer, fuller passes")]
-        if stage.options["gradient_checkpointing"]:
-            without = with_options(stage, gradient_checkpointing=False)
-            if estimate(without) <= card.memory * TIGHT:
-                return [warning(stage, f"{said}: fits without gradient_checkpointing too, a forward pass less: set it to false")]
+        if checkpointing and estimate(with_options(stage, gradient_checkpointing=False)) <= fits:
+            return [
+                warning(stage, f"{said}: gradient_checkpointing: false would fit too, and take a forward pass less")
+            ]
+        if total < card.memory * IDLE and larger and estimate(larger) <= fits:
+            return [warning(stage, f"{said}: {lines(larger)} would fit too, in fewer and fuller passes")]
         return []
-    level: Literal["error", "warning"] = "error" if total > card.memory else "warning"
-    smaller: Stage | None = stage if stage.options["gradient_checkpointing"] else with_options(stage, gradient_checkpointing=True)
-    while smaller and estimate(smaller) > card.memory * TIGHT:
+    smaller: Stage | None = stage if checkpointing else with_options(stage, gradient_checkpointing=True)
+    while smaller and estimate(smaller) > fits:
         smaller = changed(smaller, 0.5)
-    advice = lines(smaller) if smaller else "no batch fits: another engine (ENGINE=zero3 or fsdp2), more or larger GPUs, or 4 bits"
-    what = "does not fit" if level == "error" else "leaves no room for fragments"
-    return [Finding(level, f"{stage.file}: {said} {what}: {advice}")]
+    advice = (
+        lines(smaller)
+        if smaller
+        else "no batch does: ENGINE=zero3 or fsdp2, more or larger GPUs, or load_in_4bit: true"
+    )
+    if total > card.memory:
+        return [error(stage, f"{said} do not fit; what does: {advice}")]
+    return [warning(stage, f"{said} leave no room for fragments; what does: {advice}")]
 
 
 def with_options(stage: Stage, **changes: object) -> Stage:

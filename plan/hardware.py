@@ -18,7 +18,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Card:
-    """One accelerator: memory in bytes as its driver reports it, dense bf16 FLOP/s and bytes/s of memory as its maker states."""
+    """One accelerator: memory in bytes as its driver says, dense bf16 FLOP/s and bytes/s of memory as its maker says."""
 
     name: str
     memory: int
@@ -73,7 +73,9 @@ class PlanRecipe(BaseModel):
     stages: dict[str, StagePlan] = {}
     rows: dict[Literal["train", "rl"], Annotated[int, Field(gt=0)]]
     answer_tokens: Annotated[int, Field(gt=0, description="mean of a verdict, where no rows say it")]
-    utilisation: Annotated[float, Field(gt=0, le=1, description="share of the card's stated speed that is reached")] = 0.4
+    utilisation: Annotated[float, Field(gt=0, le=1, description="share of the card's stated speed that is reached")] = (
+        0.4
+    )
 
 
 @dataclass(frozen=True)

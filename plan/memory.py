@@ -41,8 +41,8 @@ def weight_bytes(model: torch.nn.Module, options: Mapping[str, Any]) -> tuple[in
 def state_bytes(model: torch.nn.Module, options: Mapping[str, Any], engine: Engine, gpus: int) -> dict[str, int]:
     """Part -> bytes of what stays between steps, in one process: weights, gradients, optimiser, the engine's buffers.
 
-    DeepSpeed in bf16 keeps every weight in bf16 and a master copy in fp32 with the optimiser; FSDP2 keeps trained weights in fp32.
-    Gradients have the dtype of their weights. A copy of the model stays for the reference where no adapter can be switched off.
+    DeepSpeed in bf16 keeps every weight in bf16 and a master copy in fp32 with the optimiser; FSDP2 keeps trained weights in
+    fp32. Gradients have the dtype of their weights. A copy of the model stays for the reference where no adapter can be switched off.
     """
     frozen, trained = weight_bytes(model, options)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -79,7 +79,7 @@ def state_bytes(model: torch.nn.Module, options: Mapping[str, Any], engine: Engi
 def gathered_bytes(model: torch.nn.Module, engine: Engine) -> int:
     """Bytes of divided weights that are whole in one process at a time, in bf16.
 
-    FSDP2: what lies outside the wrapped blocks, the output layer once more for TRL's head, and two blocks. ZeRO-3: LIVE at most.
+    FSDP2: what lies outside the wrapped blocks, the output layer again for TRL's head, and two blocks. ZeRO-3: LIVE at most.
     """
     sizes = {name: 2 * parameter.numel() for name, parameter in model.named_parameters()}
     if engine.zero:
@@ -110,7 +110,13 @@ def training_bytes(
 
 
 def rollout_bytes(
-    model: torch.nn.Module, options: Mapping[str, Any], engine: Engine, gpus: int, card: Card, sequences: int, tokens: int
+    model: torch.nn.Module,
+    options: Mapping[str, Any],
+    engine: Engine,
+    gpus: int,
+    card: Card,
+    sequences: int,
+    tokens: int,
 ) -> dict[str, int]:
     """Part -> bytes while `sequences` of `tokens` are sampled, in one process.
 
@@ -125,4 +131,8 @@ def rollout_bytes(
     if engine.divides_weights and gpus > 1:
         state["engine's buffers"] = sum(2 * p.numel() for p in model.parameters())  # gathered whole to generate
     vocabulary = base_of(model).config.get_text_config().vocab_size
-    return {**state, "KV cache": cache_bytes(model, sequences * tokens), "at work on top": 3 * 4 * sequences * vocabulary}
+    return {
+        **state,
+        "KV cache": cache_bytes(model, sequences * tokens),
+        "at work on top": 3 * 4 * sequences * vocabulary,
+    }

@@ -47,9 +47,7 @@ def meta_model(config: PreTrainedConfig, options: Mapping[str, Any]) -> PreTrain
     dtype = options["dtype"] if options["dtype"] not in (None, "auto") else "bfloat16"
     with torch.device("meta"):
         # The shapes are those of any attention kernel; `sdpa` is the one that can be traced without a GPU.
-        model = AutoModelForImageTextToText.from_config(
-            config, dtype=getattr(torch, dtype), attn_implementation="sdpa"
-        )
+        model = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype), attn_implementation="sdpa")
         arguments = ModelConfig(**{name: options[name] for name in ModelConfig.__dataclass_fields__ if name in options})
         adapter = get_peft_config(arguments)
         if adapter is None:

@@ -90,7 +90,7 @@ def check_columns(file: Path) -> int:
 
 
 def from_file(file: Path, spec: Spec, patch: int, base: str) -> Rows:
-    """Rows as they are in `file`: SAMPLE of them are looked at, evenly spread, with the base's tokenizer where that is local."""
+    """Rows as they are in `file`: SAMPLE of them are looked at, evenly spread, with the base's tokenizer if that is local."""
     count = check_columns(file)
     rows = Dataset.from_parquet(str(file), features=FEATURES).cast_column("images", List(Image(decode=False)))
     rows = rows.select(range(0, count, max(1, count // SAMPLE)))
@@ -132,5 +132,3 @@ def area(content: bytes, patch: int) -> int:
     """Patches of the picture with these bytes; only its header is read."""
     with Picture.open(io.BytesIO(content)) as opened:
         return (opened.width // patch) * (opened.height // patch)
-
-

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from trl import GRPOConfig, ModelConfig, SFTConfig
@@ -24,7 +24,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "sft": (SFTConfig, DataArguments, ModelConfig),
     "grpo": (GRPOConfig, RewardArguments, ModelConfig),
 }
-SPLIT = {"sft": "train", "grpo": "rl"}
+SPLIT: dict[str, Literal["train", "rl"]] = {"sft": "train", "grpo": "rl"}
 
 
 @dataclass(frozen=True)
