@@ -3,8 +3,8 @@
 python -m plan recipes/NAME [--gpus 8 --gpu h100-80gb --engine zero2] [--any_option value]
 
 Resolves every training stage of the recipe (`sft*.yaml`, `grpo*.yaml`; or one file), builds its model without weights, and
-prints parameters, tokens, steps, memory of one GPU by part, operations and time. `plan.yaml` says what is assumed where neither the
-command line nor the data says it. Ends with status 1 where a stage could not run.
+prints parameters, tokens, steps, memory of one GPU by part, operations and time. `plan.yaml` says what is assumed where neither
+the command line nor the data says it. Ends with status 1 where a stage could not run.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ from verdict import Spec
 # Of the card's memory: over it a run would not fit, under it the batch could be larger. Between 92 % and all of it,
 # fragments of freed memory decide.
 TIGHT, IDLE = 0.92, 0.45
+# Positions of a pass that keep a large card busy; more make no step faster. An assumption.
+FULL = 4096
 
 
 @dataclass(frozen=True)
@@ -166,10 +168,15 @@ def common(stage: Stage) -> list[Finding]:
     return found
 
 
-def check_memory(stage: Stage, card: Card, total: int, estimate: Callable[[Stage], int]) -> list[Finding]:
-    """Whether `total` bytes fit the card, and what would; `estimate` gives the bytes of a changed stage."""
+def check_memory(
+    stage: Stage, card: Card, total: int, positions: int, estimate: Callable[[Stage], int]
+) -> list[Finding]:
+    """Whether `total` bytes fit the card, and what would; `estimate` gives the bytes of a changed stage.
+
+    `positions`: of one pass, padding included.
+    """
     said = f"{total / GIB:.1f} GiB of {card.memory / GIB:.1f} on {card.name}"
-    fits = card.memory * TIGHT
+    fits, short = card.memory * TIGHT, positions < FULL
     checkpointing = bool(stage.options["gradient_checkpointing"])
     if total <= fits:
         larger = changed(stage, 2)
@@ -177,7 +184,7 @@ def check_memory(stage: Stage, card: Card, total: int, estimate: Callable[[Stage
             return [
                 warning(stage, f"{said}: gradient_checkpointing: false would fit too, and take a forward pass less")
             ]
-        if total < card.memory * IDLE and larger and estimate(larger) <= fits:
+        if short and total < card.memory * IDLE and larger and estimate(larger) <= fits:
             return [warning(stage, f"{said}: {lines(larger)} would fit too, in fewer and fuller passes")]
         return []
     smaller: Stage | None = stage if checkpointing else with_options(stage, gradient_checkpointing=True)

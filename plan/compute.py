@@ -1,8 +1,8 @@
 """Floating-point operations of a step, and its time at a stated share of the card's speed.
 
 A product with n weights takes 2 n operations for each position; attention 4 x width x positions attended to, half of them
-where it looks back only. The backward pass takes as many again for the gradients of what came in, and as many again for those of
-weights that are trained.
+where it looks back only. The backward pass takes as many again for the gradients of what came in, and as many again for
+those of weights that are trained.
 """
 
 from __future__ import annotations

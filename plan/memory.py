@@ -42,7 +42,7 @@ def state_bytes(model: torch.nn.Module, options: Mapping[str, Any], engine: Engi
     """Part -> bytes of what stays between steps, in one process: weights, gradients, optimiser, the engine's buffers.
 
     DeepSpeed in bf16 keeps every weight in bf16 and a master copy in fp32 with the optimiser; FSDP2 keeps trained weights in
-    fp32. Gradients have the dtype of their weights. A copy of the model stays for the reference where no adapter can be switched off.
+    fp32. Gradients have the dtype of their weights. Without an adapter to switch off, a copy of the model is the reference.
     """
     frozen, trained = weight_bytes(model, options)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -85,12 +85,19 @@ def plan_stage(setting: Setting, environment: Mapping[str, str]) -> Planned:
             *check_options(stage, setting.spec, setting.gpus, rows.longest_prompt),
         ]
     )
+    batch = memory_batch(stage, rows, setting.spec)
     learning = learning_bytes(setting, stage)
     unchecked = learning_bytes(setting, with_options(stage, gradient_checkpointing=False))
     kept = sum(unchecked.values()) if stage.options["gradient_checkpointing"] else None
     planned.memory.append(("memory of one GPU, learning", learning, kept))
     planned.findings.extend(
-        check_memory(stage, card, sum(learning.values()), lambda other: sum(learning_bytes(setting, other).values()))
+        check_memory(
+            stage,
+            card,
+            sum(learning.values()),
+            batch.sequences * batch.tokens,
+            lambda other: sum(learning_bytes(setting, other).values()),
+        )
     )
     speed = card.flops * setting.assumed.utilisation
     load = load_of(rows, per_step(stage, setting.gpus))
@@ -119,9 +126,9 @@ def described(setting: Setting) -> list[str]:
         f"{setting.gpus} x {setting.card.name}, engine {setting.engine.name}; attention: {attention} ({why})",
         f"parameters: {sum(of for of, _ in parts.values()):,} in all, {trained_parameters(setting.model):,} trained; "
         + ", ".join(by_part),
-        f"rows: {rows.count:,}, {'as looked at' if rows.measured else 'as plan.yaml says'}; {rows.tokens:,.0f} tokens on average: "
-        f"{rows.picture_tokens:,.0f} of {rows.pictures:.2f} pictures, {rows.prompt:,.0f} of the prompt, {rows.answer:,.0f} of the "
-        f"answer; at most {rows.longest_prompt:,} before the answer",
+        f"rows: {rows.count:,}, {'as looked at' if rows.measured else 'as plan.yaml says'}; {rows.tokens:,.0f} tokens on "
+        f"average ({rows.pictures:.2f} pictures {rows.picture_tokens:,.0f}, prompt {rows.prompt:,.0f}, answer {rows.answer:,.0f}), "
+        f"at most {rows.longest_prompt:,} before the answer",
         f"steps: {steps:,} of {a_step}",
     ]
 
@@ -175,8 +182,8 @@ def timed(setting: Setting, time: StepTime) -> list[str]:
     spent = ", ".join(f"{name} {human(seconds)}" for name, seconds in time.seconds.items())
     return [
         *lines,
-        f"time: {human(each)} a step ({spent}), {human(each * steps)} in all, {each * steps * setting.gpus / 3600:,.0f} GPU hours, "
-        f"if {setting.assumed.utilisation:.0%} of the card's stated {setting.card.flops / 1e12:,.0f} TFLOP/s are reached",
+        f"time: {human(each)} a step ({spent}), {human(each * steps)} in all, {each * steps * setting.gpus / 3600:,.0f} GPU "
+        f"hours, at {setting.assumed.utilisation:.0%} of the card's stated {setting.card.flops / 1e12:,.0f} TFLOP/s",
     ]
 
 
