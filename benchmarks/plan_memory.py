@@ -30,7 +30,7 @@ MODULES = [r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\
 
 
 def mid_size() -> PreTrainedConfig:
-    """Qwen3-VL at some 60 M parameters: wide enough that no constant term matters, small enough for a CPU."""
+    """Qwen3-VL at 39 M parameters: wide enough that no constant term matters, small enough for a CPU."""
     config = AutoConfig.from_pretrained(TINY)
     config.text_config.update(
         {

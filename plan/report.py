@@ -127,8 +127,8 @@ def described(setting: Setting) -> list[str]:
         f"parameters: {sum(of for of, _ in parts.values()):,} in all, {trained_parameters(setting.model):,} trained; "
         + ", ".join(by_part),
         f"rows: {rows.count:,}, {'as looked at' if rows.measured else 'as plan.yaml says'}; {rows.tokens:,.0f} tokens on "
-        f"average ({rows.pictures:.2f} pictures {rows.picture_tokens:,.0f}, prompt {rows.prompt:,.0f}, answer {rows.answer:,.0f}), "
-        f"at most {rows.longest_prompt:,} before the answer",
+        f"average ({rows.pictures:.2f} pictures {rows.picture_tokens:,.0f}, prompt {rows.prompt:,.0f}, "
+        f"answer {rows.answer:,.0f}), at most {rows.longest_prompt:,} before the answer",
         f"steps: {steps:,} of {a_step}",
     ]
 

@@ -31,10 +31,10 @@ def at_root(monkeypatch):
     """At the repository's root, and building each meta model once."""
 
     def remembered(config, options):
-        key = (
-            config.to_json_string(),
-            *(str(options[name]) for name in ModelConfig.__dataclass_fields__ if name != "model_name_or_path"),
-        )
+        chosen = [
+            f"{name}={options[name]}" for name in ModelConfig.__dataclass_fields__ if name != "model_name_or_path"
+        ]
+        key = config.to_json_string(), *chosen
         if key not in MODELS:
             MODELS[key] = meta_model(config, options)
         return MODELS[key]
