@@ -15,7 +15,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo plan data sft mine grpo merge eval report try push reward-audit test test-slow test-all lint
+.PHONY: help setup demo plan data sft mine grpo merge eval report try push reward-audit gpu-check test test-slow test-all lint
 
 help: ## list the verbs
 	@echo "make VERB [RECIPE=tiny] [FRESH=1]"
@@ -50,7 +50,8 @@ grpo: $(VENV)/ready ## stage 2: GRPO on verifiable rewards
 	@$(PY) -m grpo --config $(RECIPES)/grpo.yaml $(fresh_flag)
 
 merge: $(VENV)/ready ## merge stage 2's adapter, and verify the result
-	@$(PY) -m export merge --base $(RUN)/sft/merged --adapter $(RUN)/grpo/adapter --output_dir $(RUN)/merge $(fresh)
+	@$(PY) -m export merge --base $(RUN)/sft/merged $(if $(wildcard $(RUN)/grpo/weights),--checkpoint $(RUN)/grpo/weights,--adapter \
+		$(RUN)/grpo/adapter) --output_dir $(RUN)/merge $(fresh)
 
 eval: $(VENV)/ready ## held-out verdicts of the base, both stages and the merge
 	@$(PY) -m evaluation heldout --config $(RECIPES)/eval.yaml $(fresh)
@@ -69,6 +70,9 @@ try: $(VENV)/ready ## one edit, as a page: SOURCE=a.png EDITED=b.png INSTRUCTION
 
 reward-audit: $(VENV)/ready ## what bad policies would earn under the recipe's rewards
 	@$(PY) -m rewards_fn audit $(RUN)/data/train.parquet --config $(RECIPES)/grpo.yaml
+
+gpu-check: $(VENV)/ready ## a recipe's steps timed on this GPU with random weights: [RECIPE=spatialreward-8b]
+	@$(PY) -m gpu_check $(if $(filter-out tiny,$(RECIPE)),--recipe $(RECIPES))
 
 test: $(VENV)/ready ## the tests that are not marked slow
 	@$(PY) -m pytest -m "not slow"

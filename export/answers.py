@@ -23,6 +23,7 @@ from verdict import Spec
 # fp32: reassociated sums of a merged and an unmerged adapter differ by rounding only.
 TOLERANCE = 1e-4
 PROMPTS = 4
+ROOM = 1.2  # of the weights: what a GPU must have free to answer the prompts
 
 Load = Callable[[], PreTrainedModel]
 
@@ -79,14 +80,22 @@ def check_prompts(folder: Path, base: Path, spec: Spec) -> None:
                 raise UserError(f"{folder}: its processor does not make the base's {name} of a prompt")
 
 
+def device_for(model: PreTrainedModel, dtype: torch.dtype) -> str:
+    """ "cuda" where the model in `dtype` fits into what is free of the GPU's memory, else "cpu"."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    return "cuda" if ROOM * model.num_parameters() * dtype.itemsize < torch.cuda.mem_get_info()[0] else "cpu"
+
+
 @torch.inference_mode()
 def answers(source: Load, folder: Path, spec: Spec, dtype: torch.dtype) -> list[Answer]:
     """What the model that `source` gives answers to the prompts, computed in `dtype`; it is freed afterwards.
 
-    On a GPU where there is one. `folder` holds the processor.
+    On a GPU where there is one with room. `folder` holds the processor.
     """
     processor = AutoProcessor.from_pretrained(folder)
-    model = source().to("cuda" if torch.cuda.is_available() else "cpu", dtype).eval()
+    model = source()
+    model = model.to(device_for(model, dtype), dtype).eval()
     found = []
     for prompt in prompts(processor, spec):
         prompt = prompt.to(model.device)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
+import time
 from collections.abc import Callable
 
 from verdict import SpecError
@@ -11,6 +13,11 @@ from verdict import SpecError
 
 class UserError(Exception):
     """The message names the file, key or row and says what was expected."""
+
+
+# Seconds that the processes beside a node's first one wait before they say an error: their launcher ends them meanwhile if the
+# first one had it too, so that it is said once.
+OTHERS_WAIT = 30
 
 
 def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
@@ -21,6 +28,8 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
         try:
             main()
         except (UserError, SpecError) as error:
+            if os.environ.get("LOCAL_RANK", "0") != "0":
+                time.sleep(OTHERS_WAIT)
             sys.exit(f"error: {error}")
         except KeyboardInterrupt:
             print("interrupted: the same command goes on from the last complete checkpoint", file=sys.stderr)

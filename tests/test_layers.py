@@ -17,6 +17,7 @@ ORDER = [
     "evaluation",
     "plan",
     "tiny_base",
+    "gpu_check",
 ]
 
 

@@ -78,7 +78,10 @@ def check_same_network() -> None:
     if distributed.get_rank() == 0:
         store.set("network", json.dumps(here))
         return
-    first = json.loads(store.get("network"))
+    try:
+        first = json.loads(store.get("network"))
+    except distributed.DistError:
+        raise UserError(f"{socket.gethostname()}: the first node ended; its own error says why") from None
     missing = [f"{name}={value}" for name, value in sorted(first.items()) if name not in here]
     if missing:
         raise UserError(f"{socket.gethostname()}: not set here, but on the first node: {', '.join(missing)}")

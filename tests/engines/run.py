@@ -21,6 +21,15 @@ from transformers import Trainer
 from training.engine import parameters
 
 
+def plain_cpu() -> None:
+    """Makes the device "cpu" without a number: transformers cannot load an optimiser's state onto "cpu:0" or "cpu:1"."""
+
+    def set_device(self):
+        self.device = torch.device("cpu")
+
+    PartialState.set_device = set_device
+
+
 def fsdp_on_cpu() -> None:
     """Lets accelerate's FSDP2 take CPU processes for GPU ones: it knows the engine for accelerators alone."""
 
@@ -29,11 +38,7 @@ def fsdp_on_cpu() -> None:
             torch.distributed.init_process_group("gloo")
         return "gloo", DistributedType.MULTI_GPU
 
-    def set_device(self):
-        self.device = torch.device("cpu")
-
     PartialState._prepare_backend = prepare_backend
-    PartialState.set_device = set_device
 
 
 def part(parameter: torch.Tensor) -> torch.Tensor:
@@ -63,6 +68,7 @@ def record_engine() -> None:
 
 
 if __name__ == "__main__":
+    plain_cpu()
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         fsdp_on_cpu()
     record_engine()

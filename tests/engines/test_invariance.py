@@ -141,14 +141,19 @@ def generated(grpo_recipe):
 def whole_grpo(grpo_recipe, generated):
     return {
         loss: loss_and_gradients(grpo_trainer(grpo_options(grpo_recipe, ROWS, 1, loss)), generated)
-        for loss in ("dapo", "grpo")
+        for loss in ("dapo", "grpo", "dr_grpo", "bnpo")
     }
 
 
-@pytest.mark.parametrize(("rows", "steps", "loss"), [(4, 2, "dapo"), (2, 4, "dapo"), (1, 8, "dapo"), (2, 4, "grpo")])
+@pytest.mark.parametrize(("rows", "steps", "loss"), [(4, 2, "dapo"), (1, 8, "dapo"), (2, 4, "grpo"), (2, 4, "dr_grpo")])
 def test_grpo_split(grpo_recipe, generated, whole_grpo, rows, steps, loss):
     found = loss_and_gradients(grpo_trainer(grpo_options(grpo_recipe, rows, steps, loss)), generated)
     same(found, whole_grpo[loss])
+
+
+def test_one_loss_that_the_readme_warns_of_does_depend_on_the_split(grpo_recipe, generated, whole_grpo):
+    found = loss_and_gradients(grpo_trainer(grpo_options(grpo_recipe, 2, 4, "bnpo")), generated)
+    assert max(float((found[name] - whole_grpo["bnpo"][name]).abs().max()) for name in found) > 10 * TOLERANCE
 
 
 @pytest.mark.parametrize(("left", "right"), [(9, 0), (0, 13), (5, 3)])
