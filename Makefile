@@ -18,7 +18,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data sft mine grpo merge eval report try diagnose push reward-audit gpu-check test test-slow test-all lint
+.PHONY: help setup demo plan data sft mine grpo merge eval report try diagnose push reward-audit gpu-check test test-slow test-all lint
 
 help: ## list the verbs
 	@echo "make VERB [RECIPE=tiny] [FRESH=1]"
@@ -35,6 +35,10 @@ setup: $(VENV)/ready ## set up .venv (every other verb does it when needed)
 demo: $(VENV)/ready ## the whole pipeline: data, sft, grpo, merge, eval, report
 	@for stage in data sft grpo merge eval report; do \
 		echo "== $$stage"; $(MAKE) --no-print-directory $$stage RECIPE=$(RECIPE) FRESH=$(FRESH) || exit 1; done
+
+plan: $(VENV)/ready ## what the recipe needs, and what is wrong with it: [GPUS=8 GPU=h100-80gb ENGINE=zero2 OPTIONS='--name value']
+	@$(PY) -m plan $(if $(STAGE),$(RECIPES)/$(STAGE).yaml,$(RECIPES)) $(if $(GPUS),--gpus $(GPUS)) $(if $(GPU),--gpu $(GPU)) \
+		$(if $(ENGINE),--engine $(ENGINE)) $(OPTIONS)
 
 data: $(VENV)/ready ## read, validate and split the recipe's sources; the rows of every split and the spec
 	@$(PY) -m data --config $(RECIPES)/data.yaml $(fresh)

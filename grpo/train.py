@@ -16,7 +16,7 @@ from grpo.spread import flat_groups
 from rewards_fn.load import Reward
 from training.checkpoints import SpecBesideCheckpoints, last_whole_checkpoint, save_trained
 from training.engine import engine_of, from_main, parameters, start_engine
-from training.model import load_model, load_processor, quantisation, trained_parameters, vision_token_ids
+from training.model import load_model, load_processor, no_vision_tokens, quantisation, trained_parameters
 from verdict import load_spec
 
 
@@ -49,7 +49,7 @@ def make_trainer(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward
     args.max_completion_length = spec.max_new_tokens
     processor = load_processor(name, spec)
     # This replaces TRL's own suppression of the image token, which is among these.
-    args.generation_kwargs = {**(args.generation_kwargs or {}), "suppress_tokens": vision_token_ids(processor)}
+    args.generation_kwargs = {**(args.generation_kwargs or {}), **no_vision_tokens(processor, args.use_vllm)}
     start_engine(args)
     model = load_model(name, model_args.dtype, model_args.attn_implementation, quantisation(model_args))
     rows = for_training(load_rows(data / "rl.parquet", spec), spec, completions=False)

@@ -3,41 +3,59 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import UserError
+from pipeline.launch import check_launch, check_packages
+from pipeline.values import allowed_values, check_allowed, check_values, fields_of, unknown_key
 
 Model = TypeVar("Model", bound=BaseModel)
 
-# Fields whose misspelt value TRL would only notice in the middle of a run (read off trl 1.16's GRPOTrainer).
-ALLOWED: dict[str, tuple[Any, ...]] = {
-    "loss_type": ("nll", "dft", "grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"),
-    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
-    "scale_rewards": (True, False, "group", "batch", "none"),
-    "importance_sampling_level": ("token", "sequence"),
-}
+
+def recipe_layers(file: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """`file` and what it extends, nearest first, each with its own keys alone. Raises UserError, also for a circle."""
+    layers: list[tuple[Path, dict[str, Any]]] = []
+    seen: set[Path] = set()
+    while True:
+        if file.resolve() in seen:
+            raise UserError(f"{layers[-1][0]}: extends: {file}, which extends this file: a circle")
+        seen.add(file.resolve())
+        found = _mapping_in(file, layers[-1][0] if layers else None)
+        parent = found.pop("extends", None)
+        layers.append((file, found))
+        if parent is None:
+            return layers
+        if not isinstance(parent, str):
+            raise UserError(f"{file}: extends: {parent!r} is not one path, relative to this file")
+        file = Path(os.path.normpath(file.parent / parent))
 
 
-def read_yaml(file: Path) -> dict[str, Any]:
-    """The mapping in `file`, its `extends:` (a path relative to the file) merged below it: mappings deep, lists replaced."""
+def _mapping_in(file: Path, child: Path | None) -> dict[str, Any]:
     try:
         found = yaml.safe_load(file.read_text())
     except FileNotFoundError:
-        raise UserError(f"{file}: no such recipe file") from None
+        raise UserError(f"{child}: extends: {file} is not there" if child else f"{file}: no such recipe file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
         raise UserError(f"{file}: expected a YAML mapping of option names to values")
-    parent = found.pop("extends", None)
-    return found if parent is None else _merged(read_yaml(file.parent / parent), found)
+    return found
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping in `file`, its `extends:` (a path relative to the file) merged below it: mappings deep, lists replaced."""
+    resolved: dict[str, Any] = {}
+    for _, layer in reversed(recipe_layers(file)):
+        resolved = _merged(resolved, layer)
+    return resolved
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,43 +66,15 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
-def _first(error: ValidationError) -> str:
-    return "; ".join(sorted({part["msg"] for part in error.errors()})[:2])
+def resolve_options(file: Path, types: Sequence[type]) -> dict[str, Any]:
+    """The recipe `file` with what it extends, every value as the type of its field in the dataclasses `types`.
 
-
-def unknown_key(file: Path, key: str, known: Iterable[str]) -> UserError:
-    """The error for a key that no field has, with the nearest known names."""
-    near = difflib.get_close_matches(key, list(known), n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return UserError(f"{file}: unknown key {key!r}{hint}")
-
-
-def check_values(file: Path, recipe: Mapping[str, Any], types: Iterable[type]) -> None:
-    """Raises UserError for a key that is no field of the dataclasses `types`, or a value that its field cannot take.
-
-    TrlParser turns YAML values into defaults without looking at them, so that a wrong one would fail only when used.
+    Raises UserError naming the file that sets it, key and value, for a key that is no field or a value that does not fit.
     """
-    fields: dict[str, tuple[Any, Mapping[str, Any]]] = {}
-    for kind in types:
-        hints = get_type_hints(kind)
-        fields |= {field.name: (hints[field.name], field.metadata) for field in dataclasses.fields(kind)}
-    for key, value in recipe.items():
-        if key not in fields:
-            raise unknown_key(file, key, fields)
-        hint, metadata = fields[key]
-        allowed = ALLOWED.get(key) or metadata.get("choices")
-        if allowed and value is not None and value not in allowed:
-            raise UserError(f"{file}: {key}: {value!r} is not one of {', '.join(map(str, allowed))}")
-        if key in CHECKED_BY_STAGE:
-            continue
-        try:
-            TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
-        except ValidationError as error:
-            raise UserError(f"{file}: {key}: {value!r} does not fit: {_first(error)}") from None
+    for layer in recipe_layers(file):
+        check_values(*layer, types)
+    return check_values(file, read_yaml(file), types)
 
-
-# Lists whose entries argparse's types cannot describe; `rewards_fn.load_rewards` checks them.
-CHECKED_BY_STAGE = {"reward_funcs"}
 
 # Options that change what a run says, not what it makes: no part of its fingerprint.
 SAID_ONLY = {"output_dir", "report_to", "run_name", "disable_tqdm", "logging_steps", "log_completions", "fresh"}
@@ -95,12 +85,14 @@ def parse_stage(types: tuple[type, ...], arguments: list[str] | None = None) -> 
 
     Also returns the resolved recipe: every option that file or command line set and that changes the result.
 
-    Raises UserError for a missing or wrong recipe; exits by itself on `--help`.
+    Raises UserError for a missing or wrong recipe, a launcher's missing variable, a package that is not installed; exits by
+    itself on `--help`.
     """
     from trl import TrlParser  # seconds to import: not before the recipe was looked at
 
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = TrlParser(dataclass_types=types)
+    parser.error = _refuse  # argparse's own would print every option first
     if "-h" in arguments or "--help" in arguments:
         parser.print_help()
         sys.exit(0)
@@ -108,20 +100,28 @@ def parse_stage(types: tuple[type, ...], arguments: list[str] | None = None) -> 
         raise UserError("give the stage its recipe: --config recipes/NAME/STAGE.yaml")
     place = arguments.index("--config") + 1
     file = Path(arguments[place])
-    recipe = read_yaml(file)
-    check_values(file, recipe, types)
+    recipe = resolve_options(file, types)
+    check_launch(os.environ)
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as resolved:
         yaml.safe_dump(recipe, resolved)
         resolved.flush()
         arguments[place] = resolved.name
         try:
             parsed = parser.parse_args_and_config(arguments)
-        except (ValueError, TypeError) as error:
+        except (UserError, ValueError, TypeError) as error:
             raise UserError(f"{file}: {' '.join(str(error).split())}") from None
     flags = {argument[2:].split("=")[0].replace("-", "_") for argument in arguments if argument.startswith("--")}
+    everything = {field.name: getattr(part, field.name) for part in parsed for field in dataclasses.fields(part)}
+    for name, (field, hint) in fields_of(types).items():
+        if name in flags and everything[name] is not None:
+            check_allowed(f"--{name}", everything[name], allowed_values(field, hint) or [everything[name]])
+    check_packages(everything)
     names = (set(recipe) | flags) - SAID_ONLY
-    values = {name: getattr(part, name) for part in parsed for name in sorted(names) if hasattr(part, name)}
-    return parsed, values
+    return parsed, {name: everything[name] for name in sorted(names) if name in everything}
+
+
+def _refuse(message: str) -> None:
+    raise UserError(message)
 
 
 def load_model(file: Path, kind: type[Model], overrides: Mapping[str, Any] | None = None) -> Model:
@@ -132,6 +132,8 @@ def load_model(file: Path, kind: type[Model], overrides: Mapping[str, Any] | Non
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
+        setting = [place for place, layer in recipe_layers(file) if first["loc"] and first["loc"][0] in layer]
+        file = setting[0] if setting else file
         if first["type"] == "extra_forbidden":
             raise unknown_key(file, key, kind.model_fields) from None
         said = first["msg"].removeprefix("Value error, ")

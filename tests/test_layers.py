@@ -15,6 +15,7 @@ ORDER = [
     "sft",
     "grpo",
     "evaluation",
+    "plan",
     "tiny_base",
     "gpu_check",
 ]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 
 from pipeline.errors import UserError
+from training.attention import best_attention
 from training.engine import parameters
 from verdict import Spec
 
@@ -58,18 +67,33 @@ def quantisation(model_args: Any) -> BitsAndBytesConfig | None:
 def load_model(
     name: str, dtype: str | None, attention: str | None, quantised: BitsAndBytesConfig | None = None
 ) -> PreTrainedModel:
-    """The image-text-to-text model `name`, a folder or a Hub id. Raises UserError where it cannot be loaded."""
+    """The image-text-to-text model `name`, a folder or a Hub id; says on the main process which attention it uses.
+
+    Raises UserError where it cannot be loaded.
+    """
     if not Path(name).is_dir() and (name.startswith(("/", ".")) or name.count("/") != 1):
         raise UserError(f"{name}: no such checkpoint folder, and no Hub name")
     try:
-        return AutoModelForImageTextToText.from_pretrained(
+        stored = AutoConfig.from_pretrained(name).dtype if dtype == "auto" else getattr(torch, dtype or "float32")
+        kernel, why = best_attention(attention, stored)
+        model = AutoModelForImageTextToText.from_pretrained(
             name,
-            dtype=dtype if dtype == "auto" else getattr(torch, dtype or "float32"),
-            attn_implementation=attention,
+            dtype=dtype if dtype == "auto" else stored,
+            attn_implementation=kernel,
             quantization_config=quantised,
         )
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{name}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{name}: attention by {kernel} ({why})", flush=True)
+    return model
+
+
+def no_vision_tokens(processor: ProcessorMixin, vllm: bool) -> dict[str, Any]:
+    """Generation options that keep VISION_TOKENS from being sampled, as transformers or vLLM names them."""
+    if vllm:
+        return {"bad_words": list(VISION_TOKENS)}
+    return {"suppress_tokens": vision_token_ids(processor)}
 
 
 def vision_token_ids(processor: ProcessorMixin) -> list[int]:

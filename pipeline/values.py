@@ -1,0 +1,90 @@
+"""Whether a recipe's values fit the dataclasses they are for: TrlParser turns YAML into defaults without looking at it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from pipeline.errors import UserError
+
+# Fields whose misspelt value TRL would only notice in the middle of a run (read off trl 1.16's GRPOTrainer); the other ones
+# say their choices in their type or metadata.
+ALLOWED: dict[str, tuple[Any, ...]] = {
+    "loss_type": ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+    "scale_rewards": (True, False, "group", "batch", "none"),
+    "importance_sampling_level": ("token", "sequence"),
+    "vllm_mode": ("colocate", "server"),
+    "vllm_model_impl": ("vllm", "transformers"),
+    "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
+}
+# Lists whose entries argparse's types cannot describe; `rewards_fn.load_rewards` checks them.
+CHECKED_BY_STAGE = {"reward_funcs"}
+
+
+def fields_of(types: Iterable[type]) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+    """Name -> (field, type) of every field of the dataclasses `types`."""
+    found: dict[str, tuple[dataclasses.Field[Any], Any]] = {}
+    for kind in types:
+        hints = get_type_hints(kind)
+        found |= {field.name: (field, hints[field.name]) for field in dataclasses.fields(kind)}
+    return found
+
+
+def unknown_key(file: Path, key: str, known: Iterable[str]) -> UserError:
+    """The error for a key that no field has, with the nearest known names."""
+    near = difflib.get_close_matches(key, list(known), n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return UserError(f"{file}: unknown key {key!r}{hint}")
+
+
+def check_values(file: Path, recipe: Mapping[str, Any], types: Iterable[type]) -> dict[str, Any]:
+    """`recipe` with every value as the type of its field in the dataclasses `types`: the text "1e-5" becomes a number.
+
+    Raises UserError naming file, key and value for a key that is no field, or a value that its field cannot take.
+    """
+    fields = fields_of(types)
+    checked: dict[str, Any] = {}
+    for key, value in recipe.items():
+        if key not in fields:
+            raise unknown_key(file, key, fields)
+        allowed = allowed_values(*fields[key])
+        if allowed and value is not None:
+            check_allowed(f"{file}: {key}", value, allowed)
+        if key in CHECKED_BY_STAGE or (key in ALLOWED and value is not None):
+            checked[key] = value
+            continue
+        try:
+            adapter = TypeAdapter(fields[key][1], config=ConfigDict(arbitrary_types_allowed=True))
+            checked[key] = adapter.validate_python(value)
+        except ValidationError as error:
+            said = "; ".join(sorted({part["msg"] for part in error.errors()})[:2])
+            raise UserError(f"{file}: {key}: {value!r} does not fit: {said}") from None
+    return checked
+
+
+def allowed_values(field: dataclasses.Field[Any], hint: Any) -> list[Any]:
+    """The values that a field can take, where they can be listed: its choices, the enum in its type, ALLOWED; else none."""
+    if field.metadata.get("choices"):
+        return list(field.metadata["choices"])
+    if field.name == "report_to":
+        from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+        return ["all", "none", *INTEGRATION_TO_CALLBACK]
+    kinds = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and issubclass(kind, Enum)]
+    return [member.value for kind in kinds for member in kind] or list(ALLOWED.get(field.name, ()))
+
+
+def check_allowed(where: str, value: Any, allowed: Sequence[Any]) -> None:
+    """Raises UserError where `value`, or an entry of the list `value`, is not among `allowed`."""
+    for entry in value if isinstance(value, list) else [value]:
+        if entry not in allowed:
+            near = difflib.get_close_matches(str(entry), [str(one) for one in allowed], n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"{where}: {entry!r} is not one of {', '.join(map(str, allowed))}{hint}")
