@@ -200,8 +200,8 @@ def train(minutes: tuple[float, float, float], start: Path | None, output_dir: P
     def sentences_loss(batch: Batch) -> torch.Tensor:
         places, corners, cells, cell_targets = map(batch.pop, ("places", "corners", "cells", "cell_targets"))
         said = model(**batch, use_cache=False, output_hidden_states=True)
-        states = said.hidden_states[READ_AFTER]
-        read_out = corner_head.loss(states, places, corners) + cell_head.loss(states, cells, cell_targets)
+        states = said.hidden_states
+        read_out = corner_head.loss(states[READ_AFTER], places, corners) + cell_head.loss(states, cells, cell_targets)
         return said.loss + READ_OUT_SHARE * read_out
 
     saved = 0.0

@@ -15,6 +15,9 @@ from torch import nn
 from data.synthetic.scene import SHAPES, Scene
 from tiny_base.vision import COLOUR_WORDS, IGNORED, token_targets
 
+# Layers after which the read-outs look.
+FETCHED_AFTER, COMPARED_AFTER = 1, 2
+
 
 def compared(image_tokens: torch.Tensor, scenes: Sequence[Sequence[Scene]], cell: int) -> dict[str, torch.Tensor]:
     """Places and targets of the second pictures' tokens in a batch of chats with one or two pictures each.
@@ -33,19 +36,29 @@ def compared(image_tokens: torch.Tensor, scenes: Sequence[Sequence[Scene]], cell
 
 
 class CellHead(nn.Module):
-    """Linear read-out of the targets of `compared` from the states of the second picture's tokens."""
+    """Linear read-out of the targets of `compared` at the second picture's tokens: what stood there before after one layer,
+    whether it differs after the next, since a layer can either fetch it or hold it against what is there."""
 
     def __init__(self, hidden: int, side: int) -> None:
         super().__init__()
-        self.sizes = [len(COLOUR_WORDS), len(SHAPES) + 1, *[side + 1] * 4, 2]
-        self.norm, self.linear = nn.RMSNorm(hidden), nn.Linear(hidden, sum(self.sizes))
+        self.sizes = [len(COLOUR_WORDS), len(SHAPES) + 1, *[side + 1] * 4]
+        self.norms = nn.ModuleList(nn.RMSNorm(hidden) for _ in (FETCHED_AFTER, COMPARED_AFTER))
+        self.fetched, self.differs = nn.Linear(hidden, sum(self.sizes)), nn.Linear(hidden, 2)
 
-    def loss(self, states: torch.Tensor, cells: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy over the seven targets; `states` (rows, positions, hidden), the others as of `compared`."""
+    def loss(self, states: Sequence[torch.Tensor], cells: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy of what stood there plus that of whether it differs.
+
+        `states`: (rows, positions, hidden) before and after every layer; the others as of `compared`.
+        """
         if not len(cells):
-            return states.new_zeros(())
-        parts = self.linear(self.norm(states[cells[:, 0], cells[:, 1]])).split(self.sizes, dim=-1)
+            return states[0].new_zeros(())
+        rows, places = cells.T
+        fetched, differs = (
+            norm(states[layer][rows, places])
+            for norm, layer in zip(self.norms, (FETCHED_AFTER, COMPARED_AFTER), strict=True)
+        )
+        parts = self.fetched(fetched).split(self.sizes, dim=-1)
         # A batch may hold no token with a thing: its corners are then ignored one and all, which the mean cannot take.
-        counted = [(part, target) for part, target in zip(parts, targets.T, strict=True) if (target != IGNORED).any()]
-        losses = [nn.functional.cross_entropy(part, target, ignore_index=IGNORED) for part, target in counted]
-        return torch.stack(losses).mean()
+        counted = [(part, found) for part, found in zip(parts, targets.T[:-1], strict=True) if (found != IGNORED).any()]
+        losses = [nn.functional.cross_entropy(part, found, ignore_index=IGNORED) for part, found in counted]
+        return torch.stack(losses).mean() + nn.functional.cross_entropy(self.differs(differs), targets[:, -1])

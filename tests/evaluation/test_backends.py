@@ -132,7 +132,7 @@ def test_the_spec_is_the_checkpoints_or_one_that_is_named(tmp_path, monkeypatch)
     save_spec(SPEC, tmp_path)
     assert spec_of(str(tmp_path), None) == spec_of("org/name", tmp_path) == SPEC
     assert spec_of("org/name", tmp_path / "verdict.json") == SPEC
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for model in ("org/name-that-is-not-there", "gpt"):
         with pytest.raises(UserError, match=r"no verdict.json with it.*--spec"):
             spec_of(model, None)
