@@ -88,7 +88,7 @@ def run_push(folder: Path, repo: str, revision: str, private: bool, adapters: bo
     run = Run(folder)
     run.need_finished("data", "sft", "grpo", "merge", "eval")
     merged = folder / "merge"
-    run_verify(merged, run.base, run.adapters, None)
+    run_verify(merged, *run.merged_from())
     write_card(run, repo)
     with tempfile.TemporaryDirectory() as temporary:
         source = Path(temporary) if adapters else merged

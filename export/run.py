@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.parquet
 
@@ -15,6 +15,14 @@ from pipeline.folders import need
 
 # Where a source's rows come from -> their licence, as the Hub abbreviates it.
 LICENCES = {"synthetic": "apache-2.0"}
+
+
+class MergedFrom(NamedTuple):
+    """A base (folder or Hub name) and what was put on it: adapters in the order of training, or all weights in `checkpoint`."""
+
+    base: str
+    adapters: list[Path]
+    checkpoint: Path | None
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,21 @@ class Run:
 
     @property
     def adapters(self) -> list[Path]:
-        """Both stages' adapters in the order of training."""
+        """Both stages' adapters in the order of training. Raises UserError where a stage trained all weights instead."""
+        for stage in ("sft", "grpo"):
+            if (self.folder / stage / "weights").is_dir():
+                raise UserError(f"{self.folder / stage}: this stage trained all weights, there is no adapter of it")
         return [need(self.folder / stage / "adapter", stage) for stage in ("sft", "grpo")]
+
+    def merged_from(self) -> MergedFrom:
+        """What `merge` was made from: the weights of a stage that trained all of them, or adapters on what was before."""
+        stages = {stage: self.folder / stage / "weights" for stage in ("sft", "grpo")}
+        if stages["grpo"].is_dir():
+            return MergedFrom(self.base, [], stages["grpo"])
+        if stages["sft"].is_dir():
+            merged = str(need(self.folder / "sft" / "merged", "sft"))
+            return MergedFrom(merged, [need(self.folder / "grpo" / "adapter", "grpo")], None)
+        return MergedFrom(self.base, self.adapters, None)
 
     def rows(self) -> dict[str, dict[str, int]]:
         """Counts of every split's rows, as the data stage reported them."""

@@ -53,6 +53,18 @@ def test_metadata_and_figures_are_the_runs(run):
     assert "{{" not in text and "None" not in text and "data_dir" not in text
 
 
+def test_what_was_merged_is_known_where_a_stage_trained_all_weights(copy):
+    run, sft, grpo = Run(copy), copy / "sft", copy / "grpo"
+    (sft / "merged").mkdir(exist_ok=True)
+    assert run.merged_from() == (run.base, [sft / "adapter", grpo / "adapter"], None)
+    (grpo / "weights").mkdir()
+    assert run.merged_from() == (run.base, [], grpo / "weights")
+    with pytest.raises(UserError, match="grpo: this stage trained all weights, there is no adapter"):
+        _ = run.adapters
+    (grpo / "weights").rename(sft / "weights")
+    assert run.merged_from() == (str(sft / "merged"), [grpo / "adapter"], None)
+
+
 def test_a_base_on_the_hub_is_named_in_the_metadata(copy):
     file = copy / "sft" / "fingerprint.json"
     made = json.loads(file.read_text())
