@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ GRPO = {
     "num_generations": 4,
     "steps_per_generation": 2,
     "gradient_accumulation_steps": 2,
+    "save_steps": 1,
     "reward_funcs": ["tests.stages.length_reward:length"],  # one that the untrained base earns with some spread
     "reward_weights": [1.0],
 }
@@ -84,15 +86,20 @@ def test_sft_ends_with_the_weights_of_one_process(inputs, alone, engine):
     assert done.stdout.count("engine: ") == 1 and ", 2 processes" in done.stdout
     assert json.loads((output / "merged" / "export_report.json").read_text())["passed"]
     assert furthest(alone / "merged/model.safetensors", output / "merged/model.safetensors") < 1e-4
-    # Stopped while the last checkpoint was written, the run goes on from the one before and ends in the same place.
-    before = output / "adapter.before"
-    (output / "adapter").rename(before)
-    (output / "checkpoint-4" / "verdict.json").unlink()
+    assert moved_by_resuming(engine, "sft", file, 4, "adapter/adapter_model.safetensors") < 1e-6
+
+
+def moved_by_resuming(engine, stage, file, last, trained):
+    """How far the weights end from where they were when a run is stopped while it writes checkpoint `last`, and goes on."""
+    output = file.with_suffix("")
+    before = output / f"before-{Path(trained).name}"
+    (output / trained).rename(before)
+    (output / f"checkpoint-{last}" / "verdict.json").unlink()
     record = output / "fingerprint.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), "finished": False}))
-    done = succeeded(run_under(engine, "sft", "--config", file))
-    assert done.stdout.count(f"going on from {output / 'checkpoint-2'}") == 1
-    assert furthest(*(place / "adapter_model.safetensors" for place in (before, output / "adapter"))) < 1e-6
+    done = succeeded(run_under(engine, stage, "--config", file))
+    assert done.stdout.count(f"going on from {output / f'checkpoint-{last // 2}'}") == 1
+    return furthest(before, output / trained)
 
 
 @pytest.fixture(scope="module")
@@ -108,20 +115,22 @@ def grpo_under(inputs, engine):
     )
     succeeded(run_under(engine, "grpo", "--config", file))
     check_engine(engine, output)
-    return output
+    return file, output
 
 
 @pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine != "ddp"])
-def test_grpo_of_all_parameters_agrees_and_its_weights_are_whole(inputs, first_grpo, engine):
-    output = grpo_under(inputs, engine)
-    ours, theirs = history(output), history(first_grpo)
+def test_grpo_of_all_parameters_agrees_resumes_and_its_weights_are_whole(inputs, first_grpo, engine):
+    file, output = grpo_under(inputs, engine)
+    first = first_grpo[1]
+    ours, theirs = history(output), history(first)
     assert ours[0]["reward"] == theirs[0]["reward"] and ours[0]["reward_std"] > 0
     # Adam forgets the scale of gradients: their norm shows whether an engine weights accumulated batches otherwise.
     assert [one["grad_norm"] for one in ours[:2]] == pytest.approx([one["grad_norm"] for one in theirs[:2]], rel=1e-3)
     weights = "weights/model.safetensors"
-    assert furthest(first_grpo / weights, output / weights) < 1e-3
+    assert furthest(first / weights, output / weights) < 1e-3
     assert furthest(inputs[0] / "base/model.safetensors", output / weights) > 1e-5  # it trained
     merged = inputs[0] / f"merged-{engine}"
     merge = ["--base", inputs[0] / "base", "--checkpoint", output / "weights", "--output_dir", merged]
     succeeded(run_stage("export", "merge", *merge))
     assert furthest(inputs[0] / "base/model.safetensors", merged / "model.safetensors") > 1e-5
+    assert moved_by_resuming(engine, "grpo", file, 2, weights) < 1e-6
