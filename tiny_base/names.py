@@ -78,13 +78,13 @@ class NamedThings(IterableDataset):
         torch.set_num_threads(1)
         rng = np.random.default_rng([self.seed, 3])
         while True:
-            scenes, pictures = random_pictures(rng, self.batch, self.side)
-            orders = [[scene.things[place] for place in rng.permutation(len(scene.things))] for scene in scenes]
+            drawn = random_pictures(rng, self.batch, self.side)
+            orders = [[one.scene.things[place] for place in rng.permutation(len(one.scene.things))] for one in drawn]
             texts = ["".join(f" {thing.name}" for thing in things) for things in orders]
             picture = "<|vision_start|><|image_pad|><|vision_end|>"
             inputs = self.processor(
                 text=[picture + text for text in texts],
-                images=[[picture] for picture in pictures],
+                images=[[one.picture] for one in drawn],
                 padding=True,
                 padding_side="right",
                 return_tensors="pt",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,13 +17,15 @@ from torch import nn
 from torch.utils.data import IterableDataset
 from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
-from data.synthetic.degrade import randomly_degraded
+from data.synthetic.degrade import LOSS_PER_LEVEL, degrade
 from data.synthetic.generate import CANDIDATES_PER_GROUP, random_group
 from data.synthetic.scene import COLOURS, SHAPES, Scene, draw_scene
 from tiny_base.grounding import GROUNDS
 
 # Targets of a token: place in COLOUR_WORDS, shape (0: no thing), then x1, y1, x2, y2 in pixels.
 COLOUR_WORDS = (*GROUNDS, *COLOURS)
+# Kinds of damage to a whole picture; their levels are as many: 0 to 4.
+DAMAGES = ("none", *LOSS_PER_LEVEL)
 IGNORED = -100
 
 
@@ -43,17 +46,28 @@ def token_targets(scene: Scene, cell: int) -> np.ndarray:
     return np.array(targets)
 
 
-def random_pictures(rng: np.random.Generator, count: int, side: int) -> tuple[list[Scene], list[Image.Image]]:
-    """About `count` scenes and their pictures, every second one damaged."""
-    scenes = [c.scene for _ in range(count // CANDIDATES_PER_GROUP) for c in random_group(rng, side, None)[2]]
-    pictures = [draw_scene(scene) for scene in scenes]
-    for place in range(0, len(pictures), 2):
-        pictures[place] = randomly_degraded(pictures[place], rng)
-    return scenes, pictures
+class Pictured(NamedTuple):
+    """A scene, its picture, and what damage it has: place in DAMAGES and level 0..4."""
+
+    scene: Scene
+    picture: Image.Image
+    damage: tuple[int, int]
+
+
+def random_pictures(rng: np.random.Generator, count: int, side: int) -> list[Pictured]:
+    """About `count` pictures, every second one damaged."""
+    found = []
+    for number in range(count // CANDIDATES_PER_GROUP):
+        for place, candidate in enumerate(random_group(rng, side, None)[2]):
+            damaged = (number + place) % 2
+            kind, level = (int(rng.integers(1, most)) * damaged for most in (len(DAMAGES), 5))
+            picture = draw_scene(candidate.scene)
+            found.append(Pictured(candidate.scene, degrade(picture, DAMAGES[kind], level, rng), (kind, level)))
+    return found
 
 
 class ScenesWithTargets(IterableDataset):
-    """Endless batches of (pixel values, image grids, token targets)."""
+    """Endless batches of (pixel values, image grids, targets of every token): those of `token_targets`, then of damage."""
 
     def __init__(self, processor: Qwen3VLProcessor, batch: int, side: int, seed: int) -> None:
         self.processor, self.batch, self.side, self.seed = processor, batch, side, seed
@@ -63,14 +77,18 @@ class ScenesWithTargets(IterableDataset):
         rng = np.random.default_rng([self.seed, 2])
         images = self.processor.image_processor
         while True:
-            scenes, pictures = random_pictures(rng, self.batch, self.side)
-            inputs = images(images=pictures, return_tensors="pt")
-            targets = np.concatenate([token_targets(scene, images.patch_size * images.merge_size) for scene in scenes])
-            yield inputs["pixel_values"], inputs["image_grid_thw"], torch.from_numpy(targets)
+            drawn = random_pictures(rng, self.batch, self.side)
+            inputs = images(images=[one.picture for one in drawn], return_tensors="pt")
+            things = [token_targets(one.scene, images.patch_size * images.merge_size) for one in drawn]
+            targets = [
+                np.column_stack([part, np.tile(one.damage, (len(part), 1))])
+                for part, one in zip(things, drawn, strict=True)
+            ]
+            yield inputs["pixel_values"], inputs["image_grid_thw"], torch.from_numpy(np.concatenate(targets))
 
 
 class TokenHead(nn.Module):
-    """Read-out of a merged token's targets: its words by likeness to their embeddings, its corners by a linear layer.
+    """Read-out of a merged token's targets: its words by likeness to their embeddings, its corners and damage by linear layers.
 
     A token that is like the words for what it shows is found by attention that starts from those words.
     """
@@ -83,16 +101,17 @@ class TokenHead(nn.Module):
         self.nothing = nn.Parameter(torch.randn(1, words.shape[1]) * words.std())
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.corners = nn.Linear(words.shape[1], 4 * (side + 1))
+        self.damage = nn.Linear(words.shape[1], 2 * len(DAMAGES))
 
     def loss(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy over the six targets; `tokens` (n, hidden), `targets` (n, 6)."""
+        """Mean cross-entropy over the eight targets; `tokens` (n, hidden), `targets` (n, 8)."""
         unit, corners = nn.functional.normalize(tokens, dim=-1), self.corners(tokens).chunk(4, dim=-1)
         colours, shapes = self.words.split([len(COLOUR_WORDS), len(SHAPES)])
         names = [colours, torch.cat([self.nothing, shapes])]
         likeness = [self.scale * unit @ nn.functional.normalize(name, dim=-1).T for name in names]
         losses = [
             nn.functional.cross_entropy(part, targets[:, place], ignore_index=IGNORED)
-            for place, part in enumerate([*likeness, *corners])
+            for place, part in enumerate([*likeness, *corners, *self.damage(tokens).chunk(2, dim=-1)])
         ]
         return torch.stack(losses).mean()
 

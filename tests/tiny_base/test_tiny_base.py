@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from data.synthetic.generate import normalised, random_group
-from data.synthetic.scene import COLOURS, SHAPES
+from data.synthetic.scene import COLOURS, SHAPES, draw_scene
 from tests.conftest import BASE, run_stage
 from tiny_base.__main__ import NO_LEVELS, Batches, chat
 from tiny_base.grounding import ONE_PICTURE, TWO_PICTURES, conversation, ground
 from tiny_base.model import SIDE
 from tiny_base.names import NamedThings, name_ends, word_ids
+from tiny_base.vision import DAMAGES, IGNORED, ScenesWithTargets, random_pictures
 
 PLACE = re.compile(r'"(\w+ \w+)",?(?: which is)?(?: at)? (?:nowhere|(\d+), (\d+), (\d+), (\d+))')
 REACH = re.compile(r"(\w+ \w+) (?:reaches )?from (\d+) (\d+) to (\d+) (\d+)")
@@ -104,6 +105,20 @@ def test_a_tinted_ground_is_one_that_an_edit_changed():
 def test_no_conversation_holds_anything_of_a_verdict():
     text = " ".join(turn.question + turn.answer for n in range(200) for turn in conversation(7, n, SIDE).turns)
     assert not [word for word in ("{", "<|", "score", "edit", "reason", "bbox") if word in text]
+
+
+def test_the_tower_is_told_what_every_token_shows(tiny_processor):
+    drawn = random_pictures(np.random.default_rng(5), 40, SIDE)
+    for one in drawn:
+        kind, level = one.damage
+        assert (kind == 0) == (level == 0) == (one.picture.tobytes() == draw_scene(one.scene).tobytes())
+    assert {one.damage[0] for one in drawn} == set(range(len(DAMAGES)))
+    pixels, grids, targets = next(iter(ScenesWithTargets(tiny_processor, 8, SIDE, 5)))
+    tokens = int(grids.prod(dim=1).sum()) // 4
+    assert len(pixels) == 4 * tokens and targets.shape == (tokens, 8)
+    # A token without a thing has no corners; damage is the whole picture's.
+    assert ((targets[:, 1] == 0) == (targets[:, 2:6] == IGNORED).all(dim=1)).all()
+    assert all(len(set(map(tuple, part.tolist()))) == 1 for part in targets[:, 6:].split(16))
 
 
 def test_read_outs_look_where_names_end(tiny_processor):
