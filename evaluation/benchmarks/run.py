@@ -12,10 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, Json
 
 from data.rows import load_rows
-from evaluation.backends import open_backend, spec_of
+from evaluation.backends import Endpoint, open_backend, spec_of
 from evaluation.benchmarks import heldout
 from evaluation.benchmarks.gallery import wrong_rankings
 from evaluation.benchmarks.plan import Plan, failures, names, plan_heldout, plan_samples
@@ -53,6 +53,8 @@ class Asking(BaseModel):
     temperature: Annotated[float, Field(ge=0)] = 0.0
     aggregation: Aggregation = "weighted"
     expected_score: bool = False
+    prices: tuple[float, float] | None = None
+    extra_body: Json[dict[str, Any]] = {}
     partial: bool = False
     fresh: bool = False
 
@@ -93,6 +95,7 @@ def head_of(recipe: EvalRecipe, asking: Asking, bench: str, plan: Plan, blind: b
         "samples": asking.samples,
         "temperature": asking.temperature,
         "expected_score": asking.expected_score,
+        "extra_body": asking.extra_body,
         "seed": recipe.seed,
         "rewards": {"entries": own, "weights": weights},
         "spec": plan.spec.model_dump(mode="json"),
@@ -168,6 +171,7 @@ def run_benchmarks(recipe: EvalRecipe, asking: Asking) -> None:
             samples=asking.samples,
             temperature=asking.temperature,
             expected_score=asking.expected_score,
+            endpoint=Endpoint(prices=asking.prices, extra_body=asking.extra_body),
         )
 
     def ask(questions: Sequence[Question]) -> Iterator[tuple[Question, Reply]]:

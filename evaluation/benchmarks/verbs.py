@@ -31,6 +31,16 @@ def add_benchmark_verbs(verbs: Any) -> None:
     )
     bench.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
     bench.add_argument("--expected_score", action="store_true", help="scores by the score tokens' probabilities beside")
+    bench.add_argument(
+        "--prices",
+        type=float,
+        nargs=2,
+        metavar=("PROMPT", "COMPLETION"),
+        help="an endpoint's, in dollars per million tokens: what the run cost is said at its end",
+    )
+    bench.add_argument(
+        "--extra_body", default="{}", metavar="JSON", help="further fields of a request to an endpoint (default: none)"
+    )
     bench.add_argument("--fresh", action="store_true", help="start over")
     scoring = verbs.add_parser(
         "score", help="the figures of a result file, ours or the published evaluation's, without a model"

@@ -9,6 +9,7 @@ from datasets import Dataset, Image, List
 from evaluation.benchmarks.run import folder_of
 from evaluation.benchmarks.score import PARTIAL_STATUS
 from tests.conftest import BASE, ROOT, run_stage, write_recipe
+from tests.endpoint import chat
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +57,38 @@ def test_a_benchmark_from_pictures_to_the_report(drawn, small_data, tmp_path):
     done = bench(recipe, broken, small_data, "--partial")
     assert done.returncode == PARTIAL_STATUS
     assert "PARTIAL, 80.0%" in (run / "benchmarks" / "report.md").read_text()
+
+
+def test_an_endpoint_is_asked_again_for_what_it_failed_to_answer_and_the_cost_is_said(
+    drawn, small_data, tmp_path, endpoint, monkeypatch
+):
+    monkeypatch.setenv("OPENAI_BASE_URL", endpoint.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    shutil.copytree(small_data, tmp_path / "run" / "data")
+    recipe = write_recipe(tmp_path / "eval.yaml", "eval", run_dir=str(tmp_path / "run"), bootstrap_samples=50)
+    options = ["--model", "judge-1", "--backend", "openai", "--spec", small_data, "--data", drawn, "--batch_size", 4]
+    options += ["--prices", 2, 8, "--extra_body", '{"max_completion_tokens": 4096}']
+    usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+
+    def answer(number, body):
+        if number % 5 == 0 and spoilt:
+            return 400, {}, b"<html>no</html>"
+        status, headers, said = chat('{"reasoning": "Plain.", "score": [20, 15]}')
+        return status, headers, json.dumps({**json.loads(said), "usage": usage}).encode()
+
+    spoilt, endpoint.answer = True, answer
+    done = run_stage("evaluation", "bench", "mmrb2", "--config", recipe, *options)
+    assert done.returncode == PARTIAL_STATUS, done.stderr[-3000:]
+    first = len(endpoint.received)
+    assert all(body["max_completion_tokens"] == 4096 for body in endpoint.received)
+    answered = first - first // 5
+    assert f"${answered * (100 * 2 + 10 * 8) / 1e6:.4f}" in done.stderr
+    spoilt = False
+    done = run_stage("evaluation", "bench", "mmrb2", "--config", recipe, *options)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(endpoint.received) == first + first // 5
+    done = run_stage("evaluation", "bench", "mmrb2", "--config", recipe, *options, "--extra_body", "{")
+    assert done.returncode == 1 and "--extra_body: Invalid JSON" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_folder_says_who_was_asked_and_how(tmp_path):
