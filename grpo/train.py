@@ -15,7 +15,7 @@ from grpo.samples import SamplePages
 from grpo.spread import flat_groups
 from rewards_fn.load import Reward
 from training.checkpoints import SpecBesideCheckpoints, last_whole_checkpoint, save_trained
-from training.engine import engine_of, from_main, parameters, start_engine
+from training.engine import engine_of, from_main, leave_engine, parameters, start_engine
 from training.model import load_model, load_processor, no_vision_tokens, quantisation, trained_parameters
 from verdict import load_spec
 
@@ -78,3 +78,4 @@ def train(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward], data
     trainer.train(resume_from_checkpoint=from_main(lambda: last_whole_checkpoint(output, args.world_size)))
     trainer.save_state()
     save_trained(trainer, output, load_spec(Path(model_args.model_name_or_path)))
+    leave_engine(trainer)

@@ -10,7 +10,7 @@ from data.rows import for_training, load_rows
 from export.merge import merge
 from pipeline.errors import UserError
 from training.checkpoints import SpecBesideCheckpoints, last_whole_checkpoint, save_trained
-from training.engine import engine_of, free_memory, from_main, parameters, start_engine
+from training.engine import engine_of, from_main, leave_engine, parameters, start_engine
 from training.model import load_model, load_processor, quantisation, trained_parameters
 from verdict import load_spec
 
@@ -52,7 +52,7 @@ def train(args: SFTConfig, model_args: ModelConfig, data: Path) -> None:
     trainer.save_state()
     spec = load_spec(data)
     saved = save_trained(trainer, output, spec)
-    free_memory(trainer)  # the verification of the merge loads the model on the same GPU
+    leave_engine(trainer)  # the verification of the merge loads the model on the same GPU
     if args.process_index == 0:
         adapters, checkpoint = ([saved], None) if model_args.use_peft else ([], saved)
         merge(model_args.model_name_or_path, adapters, spec, output / "merged", checkpoint)

@@ -125,9 +125,15 @@ def parameters(model: torch.nn.Module, trained: bool = False) -> int:
     return sum(elements(p) for p in model.parameters() if p.requires_grad or not trained)
 
 
-def free_memory(trainer: Any) -> None:
-    """Gives back what training held on the GPU; the trainer cannot be used afterwards."""
+def leave_engine(trainer: Any) -> None:
+    """Gives back what training held on the GPU and ends the connection of the processes, once all are here.
+
+    The trainer cannot be used afterwards. A process that simply exits while another still writes can abort ("terminate called
+    without an active exception", seen under ZeRO-3 on CPUs), and the launcher then kills the one that writes.
+    """
     trainer.accelerator.free_memory()
     trainer.model = trainer.model_wrapped = trainer.optimizer = None
     gc.collect()
     torch.cuda.empty_cache()
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()
