@@ -12,19 +12,15 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from data.rows import load_rows
-from evaluation.backends import open_backend, spec_of
+from benchmarks.asked import add_options, asked, questions_about
+from evaluation.backends import open_backend
 from evaluation.metrics import GroupSums, group_sums, interval, score_rows
-from evaluation.questions import Question, Reply
-from evaluation.recipe import EvalRecipe
+from evaluation.questions import Reply
 from evaluation.report import bare_rows, format_cell, print_table
-from pipeline.folders import need
-from pipeline.recipe import load_model
 from rewards_fn.recipe import own_rewards
 
 HALF = "ranking_accuracy, ties at half credit"
@@ -33,18 +29,11 @@ SHOWN = ("ranking_accuracy", HALF, "tie_rate", "score_mae")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--recipe", type=Path, default=Path("recipes/tiny"), help="recipe folder (default: %(default)s)"
-    )
-    parser.add_argument("--model", help="another checkpoint than the recipe's merge")
-    parser.add_argument("--rows", type=Path, help="other canonical rows than the recipe's held-out ones")
+    add_options(parser)
     parser.add_argument("--rounds", type=int, default=2, help="runs of each side (default: %(default)s)")
     arguments = parser.parse_args()
-    recipe = load_model(arguments.recipe / "eval.yaml", EvalRecipe)
-    model = arguments.model or str(need(recipe.run_dir / "merge", "merge"))
-    spec = spec_of(model, None)
-    rows = load_rows(arguments.rows or need(recipe.run_dir / "data" / "heldout.parquet", "data"), spec)
-    questions = [Question(row["id"], row["task"], row["instruction"], row["images"]) for row in rows]
+    recipe, model, spec, rows = asked(arguments)
+    questions = questions_about(rows)
 
     seconds: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
     replies: dict[str, Reply] = {}

@@ -12,38 +12,26 @@ import argparse
 import os
 import statistics
 import time
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from data.rows import load_rows
-from evaluation.backends import open_backend, spec_of
-from evaluation.questions import Question
-from evaluation.recipe import EvalRecipe
+from benchmarks.asked import add_options, asked, questions_about
+from evaluation.backends import open_backend
 from evaluation.report import print_table
-from pipeline.folders import need
-from pipeline.recipe import load_model
 
 SIZES = (1, 8, 32)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--recipe", type=Path, default=Path("recipes/tiny"), help="recipe folder (default: %(default)s)"
-    )
-    parser.add_argument("--model", help="another checkpoint than the recipe's merge")
-    parser.add_argument("--rows", type=Path, help="other canonical rows than the recipe's held-out ones")
+    add_options(parser)
     parser.add_argument("--count", type=int, default=64, help="rows that are asked about (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each size (default: %(default)s)")
     arguments = parser.parse_args()
-    recipe = load_model(arguments.recipe / "eval.yaml", EvalRecipe)
-    model = arguments.model or str(need(recipe.run_dir / "merge", "merge"))
-    spec = spec_of(model, None)
-    rows = load_rows(arguments.rows or need(recipe.run_dir / "data" / "heldout.parquet", "data"), spec)
+    _, model, spec, rows = asked(arguments)
     rows = rows.select(range(min(arguments.count, len(rows))))
-    questions = [Question(row["id"], row["task"], row["instruction"], row["images"]) for row in rows]
+    questions = questions_about(rows)
 
     seconds: dict[int, list[tuple[float, float]]] = {size: [] for size in SIZES}
     said: dict[int, dict[str, str]] = {}

@@ -73,9 +73,12 @@ def load_rows(file: Path, spec: Spec) -> Dataset:
     return rows
 
 
-def prompt_messages(task: Task, instruction: str, spec: Spec) -> list[dict[str, Any]]:
-    """The chat that asks for a verdict: one user turn, a placeholder for each image first, then the spec's prompt."""
-    images = [{"type": "image"} for _ in range(IMAGES_OF_TASK[task])]
+def prompt_messages(task: Task, instruction: str, spec: Spec, count: int | None = None) -> list[dict[str, Any]]:
+    """The chat that asks for a verdict: one user turn, a placeholder for each image first, then the spec's prompt.
+
+    `count`: how many images, where it is not the task's own number: benchmarks have rows with several sources.
+    """
+    images = [{"type": "image"} for _ in range(IMAGES_OF_TASK[task] if count is None else count)]
     return [{"role": "user", "content": [*images, {"type": "text", "text": spec.prompt(task, instruction)}]}]
 
 

@@ -52,8 +52,12 @@ def _mapping_in(file: Path, child: Path | None) -> dict[str, Any]:
 
 def read_yaml(file: Path) -> dict[str, Any]:
     """The mapping in `file`, its `extends:` (a path relative to the file) merged below it: mappings deep, lists replaced."""
+    return _resolved(recipe_layers(file))
+
+
+def _resolved(layers: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
     resolved: dict[str, Any] = {}
-    for _, layer in reversed(recipe_layers(file)):
+    for _, layer in reversed(layers):
         resolved = _merged(resolved, layer)
     return resolved
 
@@ -71,9 +75,10 @@ def resolve_options(file: Path, types: Sequence[type]) -> dict[str, Any]:
 
     Raises UserError naming the file that sets it, key and value, for a key that is no field or a value that does not fit.
     """
-    for layer in recipe_layers(file):
+    layers = recipe_layers(file)
+    for layer in layers:
         check_values(*layer, types)
-    return check_values(file, read_yaml(file), types)
+    return check_values(file, _resolved(layers), types)
 
 
 # Options that change what a run says, not what it makes: no part of its fingerprint.

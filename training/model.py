@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from transformers import (
 )
 
 from pipeline.errors import UserError
+from pipeline.launch import check_packages
 from training.attention import best_attention
 from training.engine import parameters
 from verdict import Spec
@@ -55,8 +55,7 @@ def quantisation(model_args: Any) -> BitsAndBytesConfig | None:
     """
     if not (model_args.load_in_4bit or model_args.load_in_8bit):
         return None
-    if find_spec("bitsandbytes") is None:
-        raise UserError("load_in_4bit and load_in_8bit need bitsandbytes: pip install -c constraints.txt '.[quant]'")
+    check_packages(vars(model_args))
     from trl import get_quantization_config
 
     config = get_quantization_config(model_args)

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from accelerate import PartialState
 
+from data.rows import prompt_messages
 from evaluation.expected import digits_stand_alone, expected_scores
 from evaluation.generate import Sampling, generate_batch, in_batches
 from evaluation.questions import Ask, Question, Reply
 from pipeline.errors import UserError
 from training.model import load_model, load_processor
 from verdict import Spec
-
-
-def chat_of(question: Question, spec: Spec) -> list[dict[str, Any]]:
-    """The chat that asks: one user turn, a placeholder for each picture of the question first, then the spec's prompt."""
-    pictures = [{"type": "image"} for _ in question.images]
-    text = {"type": "text", "text": spec.prompt(question.task, question.instruction)}
-    return [{"role": "user", "content": [*pictures, text]}]
 
 
 def open_local(model_name: str, spec: Spec, batch_size: int, temperature: float, expected_score: bool) -> Ask:
@@ -41,7 +34,8 @@ def open_local(model_name: str, spec: Spec, batch_size: int, temperature: float,
             if sampling is not None:  # by what is asked, so that it does not matter what came before
                 named = "\0".join(f"{question.key} {question.sample}" for question in part)
                 torch.manual_seed(int.from_bytes(hashlib.blake2b(named.encode(), digest_size=6).digest()))
-            chats, images = [chat_of(question, spec) for question in part], [question.images for question in part]
+            chats = [prompt_messages(one.task, one.instruction, spec, len(one.images)) for one in part]
+            images = [question.images for question in part]
             batch = generate_batch(model, processor, chats, images, spec.max_new_tokens, sampling)
             tasks = [question.task for question in part]
             expected: list[list[float] | None] = [None] * len(part)

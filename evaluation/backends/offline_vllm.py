@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import ProcessorMixin
 
-from evaluation.backends.local import chat_of
+from data.rows import prompt_messages
 from evaluation.questions import Ask, Question, Reply
 from pipeline.errors import UserError
 from training.model import load_processor, vision_token_ids
@@ -26,7 +26,10 @@ def prompts_of(questions: Sequence[Question], processor: ProcessorMixin, spec: S
     """vLLM's prompts: the chat as text, with one placeholder a picture, which vLLM expands itself, and the pictures."""
     return [
         {
-            "prompt": processor.apply_chat_template(chat_of(question, spec), add_generation_prompt=True),
+            "prompt": processor.apply_chat_template(
+                prompt_messages(question.task, question.instruction, spec, len(question.images)),
+                add_generation_prompt=True,
+            ),
             "multi_modal_data": {"image": question.images},
         }
         for question in questions

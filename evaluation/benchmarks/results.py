@@ -26,16 +26,22 @@ WRITING = 0
 Name = tuple[str, int]
 
 
-def read_head(file: Path) -> dict[str, Any]:
-    """The first line of a result file. Raises UserError where there is none."""
+def found_head(file: Path) -> dict[str, Any] | None:
+    """The first line of a result file; None where the file is another. Raises UserError for one that cannot be read."""
     try:
         with file.open() as opened:
             head = json.loads(opened.readline())
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
-        head = None
-    if not isinstance(head, dict) or "rows" not in head:
+        return None
+    return head if isinstance(head, dict) and "rows" in head else None
+
+
+def read_head(file: Path) -> dict[str, Any]:
+    """The first line of a result file. Raises UserError where there is none."""
+    head = found_head(file)
+    if head is None:
         raise UserError(f"{file}: not a result file: its first line does not say what was asked")
     return head
 

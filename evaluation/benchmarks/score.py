@@ -11,6 +11,7 @@ from typing import Any
 
 from evaluation.benchmarks import heldout, published
 from evaluation.benchmarks.honest import Scored, honest, pairwise_by_dimension
+from evaluation.benchmarks.results import found_head
 from evaluation.benchmarks.scores import Aggregation, both_rules, read_run
 from evaluation.benchmarks.tables import read_json_lines
 from evaluation.printed import print_table
@@ -153,15 +154,9 @@ def of_published_file(bench: str, file: Path, rows_file: Path | None, resamples:
 
 
 def is_ours(file: Path) -> bool:
-    """Whether the first line of `file` is a whole JSON object with the rows that were asked about."""
-    try:
-        with file.open() as opened:
-            head = json.loads(opened.readline())
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(head, dict) and "bench" in head and "rows" in head
+    """Whether `file` begins as a result file of a benchmark does. Raises UserError for one that cannot be read."""
+    head = found_head(file)
+    return head is not None and "bench" in head
 
 
 def figures_of(

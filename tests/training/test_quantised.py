@@ -45,7 +45,7 @@ def test_a_quantised_checkpoint_is_no_base_to_merge_into(quantised, tmp_path):
 
 
 def test_without_bitsandbytes_the_extra_is_named(monkeypatch):
-    monkeypatch.setattr("training.model.find_spec", lambda name: None)
+    monkeypatch.setattr("pipeline.launch.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"bitsandbytes.*\[quant\]"):
         quantisation(ModelConfig(**QLORA))
 
