@@ -66,6 +66,8 @@ def run_mine(recipe: MineRecipe, fresh: bool) -> None:
     import torch
     from accelerate import PartialState
 
+    from training.engine import end_connection
+
     model = recipe.run_dir / "sft" / "merged"
     rows_file = need(recipe.candidates or recipe.run_dir / "data" / "rl.parquet", "data")
     need(model, "sft")
@@ -82,14 +84,17 @@ def run_mine(recipe: MineRecipe, fresh: bool) -> None:
     # Without being told, accelerate takes two processes on CPUs for two runs of one process each.
     state = PartialState(cpu=not torch.cuda.is_available())
     with state.main_process_first():
-        if already_made(output, fingerprint, fresh and state.is_main_process, rebuild=True):
-            return
-        begin(output, fingerprint)
+        made = already_made(output, fingerprint, fresh and state.is_main_process, rebuild=True)
+        if not made:
+            begin(output, fingerprint)
+    if made:
+        end_connection()
+        return
 
     from evaluation.mine import mine, write_samples
 
     write_samples(recipe, str(model), rows_file, output / "samples", state.process_index, state.num_processes)
-    state.wait_for_everyone()
+    end_connection()
     if state.is_main_process:
         mine(recipe, str(model), rows_file, rewards, weights, output)
         finish(output, fingerprint)

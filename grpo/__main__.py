@@ -53,7 +53,7 @@ def main() -> None:
     from trl import GRPOConfig, ModelConfig
 
     from rewards_fn import load_rewards
-    from training.engine import check_processes, from_main
+    from training.engine import check_processes, end_connection, from_main
 
     (args, stage_args, model_args), recipe = parse_stage((GRPOConfig, RewardArguments, ModelConfig))
     check_save_steps(args)
@@ -83,6 +83,7 @@ def main() -> None:
 
     fingerprint = from_main(begun)
     if fingerprint is None:
+        end_connection()
         return
 
     from grpo.train import train

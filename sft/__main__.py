@@ -32,7 +32,7 @@ def main() -> None:
     from accelerate import PartialState
     from trl import ModelConfig, SFTConfig
 
-    from training.engine import check_processes, from_main
+    from training.engine import check_processes, end_connection, from_main
 
     (args, data_args, model_args), recipe = parse_stage((SFTConfig, DataArguments, ModelConfig))
     check_processes(args)
@@ -53,6 +53,7 @@ def main() -> None:
 
     fingerprint = from_main(begun)
     if fingerprint is None:
+        end_connection()
         return
 
     from sft.train import train

@@ -30,7 +30,7 @@ LISTED = (0.7, 0.3, 0.15)
 # Share of the other questions that name two things.
 TWO_NAMES = 0.35
 # Shares of the questions about two pictures that ask for a named thing in each, for what a request means, for what differs.
-BOTH_PICTURES = {"each": 0.15, "meant": 0.25, "differs": 0.25}
+BOTH_PICTURES = {"each": 0.1, "meant": 0.25, "differs": 0.35}
 # Share of the names that join a colour and a shape of different things, and of the scenes whose things share colours: a
 # colour alone must not tell which thing is meant.
 MIXED_NAMES, FEW_COLOURS = 0.2, 0.5
@@ -56,11 +56,17 @@ MEANT = {
     "{request} {said}: name what is meant in the second picture.": False,
     "{request} {said}: name what is meant in each picture.": True,
 }
-DIFFERS = "{before}: name what differs."
+# Questions about all that differs, with how the answer begins; the places follow, or how it says that there are none.
+DIFFERS = {
+    "{before}: name what differs.": ("", "Nothing."),
+    "{before}: what is not the same {after}?": ("Not the same: ", "All is the same."),
+    "{before}: count what differs, then name it.": ("{count} differ: ", "0 differ."),
+}
 IN_EACH = ("{before} {name} {after}: name it in each picture.", '"{name}", {corners}, then "{name}", {then}.')
 GROUNDS = ("plain", "tinted")
-# Largest difference between the mean red, green and blue of a background that still looks grey.
-MOST_GREY = 20
+# Largest difference between the mean red, green and blue of a plain background, and the means that only a tint gives:
+# plain ones are pale or dark.
+MOST_GREY, BETWEEN_DARK_AND_PALE = 20, (80, 195)
 # Words before the first question of most conversations: they mean nothing, and a model must read past them.
 MOST_FILLER = 60
 LEFT_OUT = re.compile(r"json|score|region|edit|box|tag|cite|reason|label|key|id\b", re.IGNORECASE)
@@ -85,8 +91,10 @@ class Conversation:
 
 
 def ground(scene: Scene) -> str:
-    """One of GROUNDS: whether the background looks grey, as they are drawn, or in a colour."""
-    return GROUNDS[int(np.ptp(np.asarray(scene.background).mean(axis=(0, 1))) > MOST_GREY)]
+    """One of GROUNDS: whether the background is pale or dark grey, as they are drawn, or tinted."""
+    colour = np.asarray(scene.background).mean(axis=(0, 1))
+    least, most = BETWEEN_DARK_AND_PALE
+    return GROUNDS[int(np.ptp(colour) > MOST_GREY or least < colour.mean() < most)]
 
 
 class Pair(NamedTuple):
@@ -133,17 +141,19 @@ def _meant(pair: Pair, boxes: list[dict[str, list[int]]], each: bool) -> str:
     return f"{' and '.join(found)}."
 
 
-def _differing(pair: Pair, rng: np.random.Generator) -> str:
-    """Every place that differs, in random order."""
+def _differing(pair: Pair, rng: np.random.Generator, beginning: str, none: str) -> str:
+    """Every place that differs, in random order, after `beginning`; `none` where there is no such place."""
     places = [_quoted(region["label"], region["bbox_2d"]) for region in edit_region(pair.candidate)]
-    return f"{' and '.join(places[place] for place in rng.permutation(len(places))) or 'Nothing'}."
+    named = " and ".join(places[place] for place in rng.permutation(len(places)))
+    return f"{beginning.format(count=len(places))}{named}." if places else none
 
 
 def _turn_about_both(rng: np.random.Generator, kind: str, pair: Pair, boxes: list[dict[str, list[int]]]) -> Turn:
     """A question of BOTH_PICTURES' `kind`; `boxes`: those of both pictures, by name."""
     words = {key: filler(rng, 8) for key in ("before", "after", "said")}
     if kind == "differs":
-        return Turn(DIFFERS.format(**words).capitalize(), _differing(pair, rng), None, {})
+        question, said = list(DIFFERS.items())[int(rng.integers(len(DIFFERS)))]
+        return Turn(question.format(**words).capitalize(), _differing(pair, rng, *said), None, {})
     if kind == "meant":
         question, each = list(MEANT.items())[int(rng.integers(len(MEANT)))]
         asked = question.format(request=instruction(pair.request), **words)

@@ -20,7 +20,7 @@ from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 from data.synthetic.degrade import LOSS_PER_LEVEL, degrade
 from data.synthetic.generate import CANDIDATES_PER_GROUP, random_group
 from data.synthetic.scene import COLOURS, SHAPES, Scene, draw_scene
-from tiny_base.grounding import GROUNDS
+from tiny_base.grounding import GROUNDS, ground
 
 # Targets of a token: place in COLOUR_WORDS, shape (0: no thing), then x1, y1, x2, y2 in pixels.
 COLOUR_WORDS = (*GROUNDS, *COLOURS)
@@ -32,10 +32,11 @@ IGNORED = -100
 def token_targets(scene: Scene, cell: int) -> np.ndarray:
     """(tokens, 6) integer targets in reading order: the thing that covers most of each `cell` x `cell` pixels, or ground."""
     width, height = scene.size
+    nothing = [GROUNDS.index(ground(scene)), 0, *[IGNORED] * 4]
     targets = []
     for top in range(0, height, cell):
         for left in range(0, width, cell):
-            best, most = [0, 0, *[IGNORED] * 4], 0
+            best, most = nothing, 0
             for thing in scene.things:
                 x1, y1, x2, y2 = thing.box
                 shared = max(0, min(x2, left + cell) - max(x1, left)) * max(0, min(y2, top + cell) - max(y1, top))

@@ -125,15 +125,21 @@ def parameters(model: torch.nn.Module, trained: bool = False) -> int:
     return sum(elements(p) for p in model.parameters() if p.requires_grad or not trained)
 
 
-def leave_engine(trainer: Any) -> None:
-    """Gives back what training held on the GPU and ends the connection of the processes, once all are here.
+def end_connection() -> None:
+    """Ends the connection of the processes, once all are here; nothing where there is none.
 
-    The trainer cannot be used afterwards. A process that simply exits while another still writes can abort ("terminate called
-    without an active exception", seen under ZeRO-3 on CPUs), and the launcher then kills the one that writes.
+    A process that simply exits while another is at work can abort ("terminate called without an active exception", seen on CPUs),
+    and the launcher then kills the one at work.
     """
+    if distributed.is_initialized():
+        PartialState().wait_for_everyone()
+        PartialState().destroy_process_group()
+
+
+def leave_engine(trainer: Any) -> None:
+    """Gives back what training held on the GPU and ends the connection. The trainer cannot be used afterwards."""
     trainer.accelerator.free_memory()
     trainer.model = trainer.model_wrapped = trainer.optimizer = None
     gc.collect()
     torch.cuda.empty_cache()
-    PartialState().wait_for_everyone()
-    PartialState().destroy_process_group()
+    end_connection()

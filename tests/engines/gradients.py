@@ -23,6 +23,7 @@ from grpo.__main__ import RewardArguments
 from pipeline.recipe import parse_stage
 from rewards_fn import load_rewards
 from sft.__main__ import DataArguments
+from training.engine import leave_engine
 
 
 class Gradients(TrainerCallback):
@@ -93,3 +94,4 @@ if __name__ == "__main__":
     found = loss_and_gradients(trainer, generated)
     if trainer.is_world_process_zero():
         torch.save({**found, "processes": torch.tensor(trainer.args.world_size)}, out)
+    leave_engine(trainer)

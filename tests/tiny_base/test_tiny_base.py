@@ -12,12 +12,13 @@ from data.synthetic.generate import normalised, random_group
 from data.synthetic.scene import COLOURS, SHAPES, draw_scene
 from tests.conftest import BASE, run_stage
 from tiny_base.__main__ import NO_LEVELS, Batches, chat
-from tiny_base.grounding import ONE_PICTURE, TWO_PICTURES, conversation, ground
-from tiny_base.model import SIDE
+from tiny_base.comparing import compared
+from tiny_base.grounding import DIFFERS, GROUNDS, ONE_PICTURE, TWO_PICTURES, conversation, ground
+from tiny_base.model import CELL, SIDE
 from tiny_base.names import NamedThings, name_ends, word_ids
-from tiny_base.vision import DAMAGES, IGNORED, ScenesWithTargets, random_pictures
+from tiny_base.vision import DAMAGES, IGNORED, ScenesWithTargets, random_pictures, token_targets
 
-PLACE = re.compile(r'"(\w+ \w+)",?(?: which is)?(?: at)? (?:nowhere|(\d+), (\d+), (\d+), (\d+))')
+PLACE = re.compile(r'"(\w+(?: \w+)?)",?(?: which is)?(?: at)? (?:nowhere|(\d+), (\d+), (\d+), (\d+))')
 REACH = re.compile(r"(\w+ \w+) (?:reaches )?from (\d+) (\d+) to (\d+) (\d+)")
 
 
@@ -40,7 +41,7 @@ def test_answers_name_the_things_and_their_places():
         for turn in talk.turns:
             boxes = {name: normalised(box, (SIDE, SIDE)) for name, box in turn.things.items()}
             told = said_places(turn.answer)
-            if "what is meant" in turn.question or "what differs" in turn.question:
+            if "what is meant" in turn.question or "differs" in turn.question or "same" in turn.question:
                 continue
             if "in each picture" in turn.question:
                 kinds["each"] += 1
@@ -70,11 +71,13 @@ def test_answers_about_both_pictures_follow_from_what_was_done():
         places = [{t.name: normalised(t.box, (SIDE, SIDE)) for t in scene.things} for scene in talk.scenes]
         for turn in talk.turns:
             told = said_places(turn.answer)
-            if "name what differs" in turn.question:
+            if "differs" in turn.question or "not the same" in turn.question:
                 first, second = places
-                same = first == second and ground(talk.scenes[0]) == ground(talk.scenes[1])
                 if not told:
-                    assert turn.answer == "Nothing." and same
+                    assert turn.answer in {none for _, none in DIFFERS.values()}
+                    assert first == second and ground(talk.scenes[0]) == ground(talk.scenes[1])
+                elif " differ: " in turn.answer:
+                    assert turn.answer.startswith(str(len(told)))
                 # A thing that only one picture shows, or shows elsewhere, is told under its name in the second if it has one.
                 gone = {
                     name for name in first if second.get(name) != first[name] and first[name] not in second.values()
@@ -112,13 +115,33 @@ def test_the_tower_is_told_what_every_token_shows(tiny_processor):
     for one in drawn:
         kind, level = one.damage
         assert (kind == 0) == (level == 0) == (one.picture.tobytes() == draw_scene(one.scene).tobytes())
+        grounds = {colour for colour, shape, *_ in token_targets(one.scene, CELL) if shape == 0}
+        assert grounds == {GROUNDS.index(ground(one.scene))}
     assert {one.damage[0] for one in drawn} == set(range(len(DAMAGES)))
+    assert {ground(one.scene) for one in drawn} == set(GROUNDS)
     pixels, grids, targets = next(iter(ScenesWithTargets(tiny_processor, 8, SIDE, 5)))
     tokens = int(grids.prod(dim=1).sum()) // 4
     assert len(pixels) == 4 * tokens and targets.shape == (tokens, 8)
     # A token without a thing has no corners; damage is the whole picture's.
     assert ((targets[:, 1] == 0) == (targets[:, 2:6] == IGNORED).all(dim=1)).all()
     assert all(len(set(map(tuple, part.tolist()))) == 1 for part in targets[:, 6:].split(16))
+
+
+def test_the_second_picture_is_told_what_stood_in_the_first_and_whether_it_differs():
+    rng = np.random.default_rng(2)
+    places = torch.zeros(1, 40, dtype=torch.bool)
+    places[0, 3:19] = places[0, 21:37] = True
+    for _ in range(20):
+        source, _, candidates = random_group(rng, SIDE, None)
+        for candidate in candidates:
+            found = compared(places, [(source, candidate.scene)], CELL)
+            assert found["cells"].tolist() == [[0, place] for place in range(21, 37)]
+            assert found["cell_targets"][:, :-1].tolist() == token_targets(source, CELL).tolist()
+            differs = found["cell_targets"][:, -1]
+            assert bool(differs.any()) == (
+                source.things != candidate.scene.things or ground(candidate.scene) != "plain"
+            )
+    assert not len(compared(places, [(source,)], CELL)["cells"])
 
 
 def test_read_outs_look_where_names_end(tiny_processor):
