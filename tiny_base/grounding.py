@@ -62,13 +62,15 @@ DIFFERS = {
     "{before}: what is not the same {after}?": ("Not the same: ", "All is the same."),
     "{before}: count what differs, then name it.": ("{count} differ: ", "0 differ."),
 }
+# Share of these that come after a request, done or not: what differs must be seen, not taken from what was asked for.
+REQUESTED = 0.5
 IN_EACH = ("{before} {name} {after}: name it in each picture.", '"{name}", {corners}, then "{name}", {then}.')
 GROUNDS = ("plain", "tinted")
 # Largest difference between the mean red, green and blue of a plain background, and the means that only a tint gives:
 # plain ones are pale or dark.
 MOST_GREY, BETWEEN_DARK_AND_PALE = 20, (80, 195)
 # Words before the first question of most conversations: they mean nothing, and a model must read past them.
-MOST_FILLER = 60
+MOST_FILLER = 100
 LEFT_OUT = re.compile(r"json|score|region|edit|box|tag|cite|reason|label|key|id\b", re.IGNORECASE)
 
 
@@ -153,7 +155,10 @@ def _turn_about_both(rng: np.random.Generator, kind: str, pair: Pair, boxes: lis
     words = {key: filler(rng, 8) for key in ("before", "after", "said")}
     if kind == "differs":
         question, said = list(DIFFERS.items())[int(rng.integers(len(DIFFERS)))]
-        return Turn(question.format(**words).capitalize(), _differing(pair, rng, *said), None, {})
+        question = question.format(**words).capitalize()
+        if rng.random() < REQUESTED:
+            question = f"{instruction(pair.request)} {question}"
+        return Turn(question, _differing(pair, rng, *said), None, {})
     if kind == "meant":
         question, each = list(MEANT.items())[int(rng.integers(len(MEANT)))]
         asked = question.format(request=instruction(pair.request), **words)

@@ -30,7 +30,7 @@ def said_places(answer):
 
 def test_answers_name_the_things_and_their_places():
     kinds = Counter()
-    for number in range(120):
+    for number in range(200):
         talk = conversation(7, number, SIDE, TWO_PICTURES)
         pictures = [
             {name: normalised(box, (SIDE, SIDE)) for name, box in turn.things.items()}
