@@ -128,8 +128,8 @@ def parameters(model: torch.nn.Module, trained: bool = False) -> int:
 def end_connection() -> None:
     """Ends the connection of the processes, once all are here; nothing where there is none.
 
-    A process that simply exits while another is at work can abort ("terminate called without an active exception", seen on CPUs),
-    and the launcher then kills the one at work.
+    A process that simply exits while another is at work can abort ("terminate called without an active exception", seen on
+    CPUs), and the launcher then kills the one at work.
     """
     if distributed.is_initialized():
         PartialState().wait_for_everyone()
