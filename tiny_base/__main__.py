@@ -217,7 +217,7 @@ def train(minutes: tuple[float, float, float], start: Path | None, output_dir: P
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("tower", 14), ("names", 8), ("sentences", 38)):
+    for name, default in (("tower", 18), ("names", 8), ("sentences", 70)):
         text = f"wall time for the {name} (default: %(default)s; 0 leaves it out)"
         parser.add_argument(f"--{name}-minutes", type=float, default=default, metavar="N", help=text)
     parser.add_argument("--start", type=Path, help="checkpoint to go on from (default: random weights)")
