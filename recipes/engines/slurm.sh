@@ -10,7 +10,8 @@ set -euo pipefail
 STAGE=$1 RECIPE=$2
 shift 2
 export HOST PORT=29500 ENGINE=${ENGINE:-two-nodes} STAGE RECIPE
-HOST=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+NODES=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+HOST=${NODES%%$'\n'*}
 # The node's own number is known only in its task; further options come as $1, $2, ...
 srun --kill-on-bad-exit=1 bash -c 'exec .venv/bin/accelerate launch --config_file "recipes/engines/$ENGINE.yaml" \
     --num_machines "$SLURM_NNODES" --num_processes $((8 * SLURM_NNODES)) --machine_rank "$SLURM_NODEID" \

@@ -96,7 +96,8 @@ def test_the_slurm_script_starts_one_launcher_on_each_node(tmp_path):
     tools.mkdir()
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     scripts = {
-        tools / "scontrol": "printf 'node-a\\nnode-b\\n'",
+        # More names than a pipe holds: whoever stops reading after the first must not end the script.
+        tools / "scontrol": "echo node-a; seq -f node-%g 20000",
         tools / "srun": 'shift; for n in 0 1; do SLURM_NODEID=$n "$@"; done',
         tmp_path / ".venv" / "bin" / "accelerate": 'echo "$@" >> calls',
     }
