@@ -308,4 +308,6 @@ def test_a_served_model_says_what_it_says_here(tmp_path, monkeypatch):
         monkeypatch.setenv("OPENAI_BASE_URL", base_url)
         ask = open_backend("openai", str(BASE), SPEC, batch_size=2)
         replies = {each.key: reply for each, reply in ask(questions)}
+    # The server parses a reply, which takes the space off the end of one that was cut off behind a word.
+    local = {key: reply._replace(text=reply.text.rstrip()) for key, reply in local.items()}
     assert replies == local and local["a"].truncated and local["a"].prompt_tokens > 28
