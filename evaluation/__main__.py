@@ -66,7 +66,7 @@ def run_mine(recipe: MineRecipe, fresh: bool) -> None:
     import torch
     from accelerate import PartialState
 
-    from training.engine import end_connection
+    from training.engine import end_connection, from_main
 
     model = recipe.run_dir / "sft" / "merged"
     rows_file = need(recipe.candidates or recipe.run_dir / "data" / "rl.parquet", "data")
@@ -83,11 +83,15 @@ def run_mine(recipe: MineRecipe, fresh: bool) -> None:
     }
     # Without being told, accelerate takes two processes on CPUs for two runs of one process each.
     state = PartialState(cpu=not torch.cuda.is_available())
-    with state.main_process_first():
-        made = already_made(output, fingerprint, fresh and state.is_main_process, rebuild=True)
-        if not made:
+
+    def made() -> bool:
+        """Whether the output is there already; else a run is begun, or goes on."""
+        found = already_made(output, fingerprint, fresh, rebuild=True)
+        if not found:
             begin(output, fingerprint)
-    if made:
+        return found
+
+    if from_main(made):
         end_connection()
         return
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -21,6 +21,8 @@ from data.synthetic.generate import edit_region, normalised, random_group
 from data.synthetic.scene import COLOURS, PixelBox, Scene, Thing, draw_scene
 from data.synthetic.words import instruction, with_article
 from verdict.spec import PQ_PROMPT, SC_PROMPT
+
+Form = TypeVar("Form")
 
 TURNS = 5
 # Difficulty of a conversation.
@@ -128,6 +130,11 @@ def _few_colours(pair: Pair, rng: np.random.Generator) -> Pair:
     return Pair(source, request, candidate) if clear and not same else pair
 
 
+def _one_of(rng: np.random.Generator, forms: Mapping[str, Form]) -> tuple[str, Form]:
+    """A random form of a question, with what goes with it."""
+    return list(forms.items())[int(rng.integers(len(forms)))]
+
+
 def _quoted(name: str, box: Sequence[int] | None) -> str:
     return f'"{name}", {_corners(box)}'
 
@@ -154,13 +161,13 @@ def _turn_about_both(rng: np.random.Generator, kind: str, pair: Pair, boxes: lis
     """A question of BOTH_PICTURES' `kind`; `boxes`: those of both pictures, by name."""
     words = {key: filler(rng, 8) for key in ("before", "after", "said")}
     if kind == "differs":
-        question, said = list(DIFFERS.items())[int(rng.integers(len(DIFFERS)))]
+        question, said = _one_of(rng, DIFFERS)
         question = question.format(**words).capitalize()
         if rng.random() < REQUESTED:
             question = f"{instruction(pair.request)} {question}"
         return Turn(question, _differing(pair, rng, *said), None, {})
     if kind == "meant":
-        question, each = list(MEANT.items())[int(rng.integers(len(MEANT)))]
+        question, each = _one_of(rng, MEANT)
         asked = question.format(request=instruction(pair.request), **words)
         return Turn(asked, _meant(pair, boxes, each), None, {})
     name = _asked_name(rng, sorted({name for known in boxes for name in known}))
@@ -208,8 +215,7 @@ def _turn(rng: np.random.Generator, scenes: list[Scene], pair: Pair, listed: flo
     name, other = _asked_name(rng, names), _asked_name(rng, names)
     words = {key: filler(rng, 8) for key in ("before", "after", "said")} | {"name": name, "other": other}
     two = rng.random() < TWO_NAMES
-    forms = list((BOTH_NAMES if two else ONE_NAME).items())
-    question, answer = forms[int(rng.integers(len(forms)))]
+    question, answer = _one_of(rng, BOTH_NAMES if two else ONE_NAME)
     question = f"{place}{question.format(**words)}".capitalize()
     box = boxes[index].get(name)
     if box is None and '"' not in answer:
