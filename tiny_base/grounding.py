@@ -7,7 +7,7 @@ verdict: those are what stage 1 has to teach.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple, TypeVar
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from data.synthetic.degrade import randomly_degraded
-from data.synthetic.edits import Candidate, Change
+from data.synthetic.edits import Candidate, Change, regions
 from data.synthetic.generate import edit_region, normalised, random_group
 from data.synthetic.scene import COLOURS, PixelBox, Scene, Thing, draw_scene
 from data.synthetic.words import instruction, with_article
@@ -32,7 +32,7 @@ LISTED = (0.7, 0.3, 0.15)
 # Share of the other questions that name two things.
 TWO_NAMES = 0.35
 # Shares of the questions about two pictures that ask for a named thing in each, for what a request means, for what differs.
-BOTH_PICTURES = {"each": 0.1, "meant": 0.25, "differs": 0.35}
+BOTH_PICTURES = {"each": 0.1, "meant": 0.2, "differs": 0.45}
 # Share of the names that join a colour and a shape of different things, and of the scenes whose things share colours: a
 # colour alone must not tell which thing is meant.
 MIXED_NAMES, FEW_COLOURS = 0.2, 0.5
@@ -58,14 +58,18 @@ MEANT = {
     "{request} {said}: name what is meant in the second picture.": False,
     "{request} {said}: name what is meant in each picture.": True,
 }
-# Questions about all that differs, with how the answer begins; the places follow, or how it says that there are none.
+# Questions about all that differs, with how the answer begins; the places follow, or how it says that there are none. After
+# words that mean nothing, since whether anything differs must be known in the middle of an answer too.
 DIFFERS = {
     "{before}: name what differs.": ("", "Nothing."),
-    "{before}: what is not the same {after}?": ("Not the same: ", "All is the same."),
     "{before}: count what differs, then name it.": ("{count} differ: ", "0 differ."),
+    "{before}: say {said}, then name what differs.": ("{said}: ", "{said}: nothing."),
+    "{before}: say {said}, then what is not the same {after}.": ('{said} "{after}" ', '{said} "{after}" nothing.'),
 }
-# Share of these that come after a request, done or not: what differs must be seen, not taken from what was asked for.
-REQUESTED = 0.5
+# Share of these that come after a request, done or not: what differs must be seen, not taken from what was asked for. Half of
+# these ask as well whether each place was meant.
+REQUESTED, MEANT_OR_NOT = 0.8, 0.5
+WHICH_WAS_MEANT = " Say of each whether it was meant."
 IN_EACH = ("{before} {name} {after}: name it in each picture.", '"{name}", {corners}, then "{name}", {then}.')
 GROUNDS = ("plain", "tinted")
 # Largest difference between the mean red, green and blue of a plain background, and the means that only a tint gives:
@@ -73,7 +77,7 @@ GROUNDS = ("plain", "tinted")
 MOST_GREY, BETWEEN_DARK_AND_PALE = 20, (80, 195)
 # Words before the first question of most conversations: they mean nothing, and a model must read past them.
 MOST_FILLER = 100
-LEFT_OUT = re.compile(r"json|score|region|edit|box|tag|cite|reason|label|key|id\b", re.IGNORECASE)
+LEFT_OUT = re.compile(r"json|score|region|edit|box|tag|cite|reason|label|key|nothing|id\b", re.IGNORECASE)
 
 
 class Turn(NamedTuple):
@@ -150,22 +154,36 @@ def _meant(pair: Pair, boxes: list[dict[str, list[int]]], each: bool) -> str:
     return f"{' and '.join(found)}."
 
 
-def _differing(pair: Pair, rng: np.random.Generator, beginning: str, none: str) -> str:
-    """Every place that differs, in random order, after `beginning`; `none` where there is no such place."""
-    places = [_quoted(region["label"], region["bbox_2d"]) for region in edit_region(pair.candidate)]
-    named = " and ".join(places[place] for place in rng.permutation(len(places)))
-    return f"{beginning.format(count=len(places))}{named}." if places else none
+def _differing(pair: Pair, order: Iterable[int], meant: bool) -> str:
+    """Every place that differs, in this order; "" where there is none.
+
+    With `meant`, the names follow once more, each with whether the request meant that place.
+    """
+    asked = [change.asked for change in pair.candidate.changes for _ in regions(change)]
+    differing = list(zip(edit_region(pair.candidate), [*asked, False], strict=False))
+    places, again = [], ""
+    for place in order:
+        region, wanted = differing[place]
+        places.append(_quoted(region["label"], region["bbox_2d"]))
+        again += f" The {region['label']} was {'' if wanted else 'not '}meant."
+    return f"{' and '.join(places)}.{again if meant else ''}" if places else ""
 
 
 def _turn_about_both(rng: np.random.Generator, kind: str, pair: Pair, boxes: list[dict[str, list[int]]]) -> Turn:
     """A question of BOTH_PICTURES' `kind`; `boxes`: those of both pictures, by name."""
     words = {key: filler(rng, 8) for key in ("before", "after", "said")}
     if kind == "differs":
-        question, said = _one_of(rng, DIFFERS)
-        question = question.format(**words).capitalize()
+        question, (beginning, none) = _one_of(rng, DIFFERS)
+        question, meant = question.format(**words).capitalize(), False
+        count = len(edit_region(pair.candidate))
+        order = rng.permutation(count)
         if rng.random() < REQUESTED:
-            question = f"{instruction(pair.request)} {question}"
-        return Turn(question, _differing(pair, rng, *said), None, {})
+            # What was asked for comes first, as it was asked: one order can be learnt much sooner than any.
+            order = np.arange(count)
+            meant = rng.random() < MEANT_OR_NOT
+            question = f"{instruction(pair.request)} {question}{WHICH_WAS_MEANT if meant else ''}"
+        named = _differing(pair, order, meant)
+        return Turn(question, (beginning + named if named else none).format(**words, count=count), None, {})
     if kind == "meant":
         question, each = _one_of(rng, MEANT)
         asked = question.format(request=instruction(pair.request), **words)
