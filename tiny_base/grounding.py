@@ -58,15 +58,19 @@ MEANT = {
     "{request} {said}: name what is meant in the second picture.": False,
     "{request} {said}: name what is meant in each picture.": True,
 }
-# Questions about all that differs, with how the answer begins; the places follow, or how it says that there are none. After
-# words that mean nothing, since whether anything differs must be known in the middle of an answer too.
+# Questions about all that differs, with how the answer begins; the places follow, or how it says that there are none. Whether
+# anything differs must be known after words that mean nothing too, and far from where it was asked.
 DIFFERS = {
     "{before}: name what differs.": ("", "Nothing."),
     "{before}: count what differs, then name it.": ("{count} differ: ", "0 differ."),
-    "{before}: say {said}, then name what differs.": ("{said}: ", "{said}: nothing."),
-    "{before}: say {said}, then what is not the same {after}.": ('{said} "{after}" ', '{said} "{after}" nothing.'),
+    "{before}: say {said}, then name what differs {after}.": ("{said}: ", "{said}: nothing."),
+    "{before}: say {said}, then name every place that was changed. {far}.": ('"{said}": ', '"{said}": nothing.'),
+    "{before}: every place that was changed, nothing if none was, but say {said} before. {far}.": (
+        "{said} ",
+        "{said} nothing.",
+    ),
 }
-# Share of these that come after a request, done or not: what differs must be seen, not taken from what was asked for. Half of
+# Share of these that come with a request, done or not: what differs must be seen, not taken from what was asked for. Half of
 # these ask as well whether each place was meant.
 REQUESTED, MEANT_OR_NOT = 0.8, 0.5
 WHICH_WAS_MEANT = " Say of each whether it was meant."
@@ -76,8 +80,10 @@ GROUNDS = ("plain", "tinted")
 # plain ones are pale or dark.
 MOST_GREY, BETWEEN_DARK_AND_PALE = 20, (80, 195)
 # Words before the first question of most conversations: they mean nothing, and a model must read past them.
-MOST_FILLER = 100
-LEFT_OUT = re.compile(r"json|score|region|edit|box|tag|cite|reason|label|key|nothing|id\b", re.IGNORECASE)
+MOST_FILLER, MOST_BETWEEN = 100, 60
+LEFT_OUT = re.compile(
+    r"json|score|region|edit|box|tag|cite|reason|label|key|nothing|empty|else|changed|every|id\b", re.IGNORECASE
+)
 
 
 class Turn(NamedTuple):
@@ -173,6 +179,7 @@ def _turn_about_both(rng: np.random.Generator, kind: str, pair: Pair, boxes: lis
     """A question of BOTH_PICTURES' `kind`; `boxes`: those of both pictures, by name."""
     words = {key: filler(rng, 8) for key in ("before", "after", "said")}
     if kind == "differs":
+        words["far"] = filler(rng, MOST_BETWEEN)
         question, (beginning, none) = _one_of(rng, DIFFERS)
         question, meant = question.format(**words).capitalize(), False
         count = len(edit_region(pair.candidate))
@@ -181,7 +188,9 @@ def _turn_about_both(rng: np.random.Generator, kind: str, pair: Pair, boxes: lis
             # What was asked for comes first, as it was asked: one order can be learnt much sooner than any.
             order = np.arange(count)
             meant = rng.random() < MEANT_OR_NOT
-            question = f"{instruction(pair.request)} {question}{WHICH_WAS_MEANT if meant else ''}"
+            question += WHICH_WAS_MEANT if meant else ""
+            parts = (instruction(pair.request), question)
+            question = " ".join(parts if rng.random() < 0.5 else reversed(parts))
         named = _differing(pair, order, meant)
         return Turn(question, (beginning + named if named else none).format(**words, count=count), None, {})
     if kind == "meant":
