@@ -96,8 +96,9 @@ def test_they_are_what_every_integer_alone_gets_without_a_cache(tiny):
         assert all(0 < mean < 25 for mean in means)
 
 
-def test_the_second_follows_the_firsts_most_likely_value_not_the_one_written(tiny):
-    model, processor = tiny
+def test_the_second_follows_the_firsts_most_likely_value_not_the_one_written():
+    # In double precision: in single, verdicts of different length differ by 1e-5 of a point from rounding alone.
+    model, processor = load_model(str(BASE), "float64", None), load_processor(str(BASE), SPEC)
     rows = group_rows(seed=5, number=0, side=64)[:1]
     text = render(rows[0]["task"], rows[0]["reference"])
     head = text[: text.index('"score"')]
