@@ -7,7 +7,7 @@ verdict: those are what stage 1 has to teach.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple, TypeVar
@@ -79,7 +79,8 @@ GROUNDS = ("plain", "tinted")
 # Largest difference between the mean red, green and blue of a plain background, and the means that only a tint gives:
 # plain ones are pale or dark.
 MOST_GREY, BETWEEN_DARK_AND_PALE = 20, (80, 195)
-# Words before the first question of most conversations: they mean nothing, and a model must read past them.
+# Most words before the first question of most conversations, and between one of DIFFERS and its answer: they mean nothing,
+# and a model must read past them. Left out: a verdict's own words, and those that a question about what differs is asked with.
 MOST_FILLER, MOST_BETWEEN = 100, 60
 LEFT_OUT = re.compile(
     r"json|score|region|edit|box|tag|cite|reason|label|key|nothing|empty|else|changed|every|id\b", re.IGNORECASE
@@ -160,39 +161,33 @@ def _meant(pair: Pair, boxes: list[dict[str, list[int]]], each: bool) -> str:
     return f"{' and '.join(found)}."
 
 
-def _differing(pair: Pair, order: Iterable[int], meant: bool) -> str:
-    """Every place that differs, in this order; "" where there is none.
-
-    With `meant`, the names follow once more, each with whether the request meant that place.
-    """
+def _differing(rng: np.random.Generator, pair: Pair, words: Mapping[str, str]) -> Turn:
+    """A question of DIFFERS about `pair`, with or without its request, filled with `words`."""
+    far = filler(rng, MOST_BETWEEN)
+    question, (beginning, none) = _one_of(rng, DIFFERS)
+    question = question.format(**words, far=far).capitalize()
     asked = [change.asked for change in pair.candidate.changes for _ in regions(change)]
-    differing = list(zip(edit_region(pair.candidate), [*asked, False], strict=False))
-    places, again = [], ""
-    for place in order:
-        region, wanted = differing[place]
-        places.append(_quoted(region["label"], region["bbox_2d"]))
-        again += f" The {region['label']} was {'' if wanted else 'not '}meant."
-    return f"{' and '.join(places)}.{again if meant else ''}" if places else ""
+    asked += [False] * pair.candidate.background_changed
+    differing = list(zip(edit_region(pair.candidate), asked, strict=True))
+    told, again = [differing[place] for place in rng.permutation(len(differing))], ""
+    if rng.random() < REQUESTED:
+        # What was asked for comes first, as it was asked: one order can be learnt much sooner than any.
+        told = differing
+        if rng.random() < MEANT_OR_NOT:
+            question += WHICH_WAS_MEANT
+            again = "".join(f" The {place['label']} was {'' if meant else 'not '}meant." for place, meant in told)
+        parts = (instruction(pair.request), question)
+        question = " ".join(parts if rng.random() < 0.5 else reversed(parts))
+    named = " and ".join(_quoted(place["label"], place["bbox_2d"]) for place, _ in told)
+    answer = f"{beginning}{named}.{again}" if told else none
+    return Turn(question, answer.format(**words, count=len(told)), None, {})
 
 
 def _turn_about_both(rng: np.random.Generator, kind: str, pair: Pair, boxes: list[dict[str, list[int]]]) -> Turn:
     """A question of BOTH_PICTURES' `kind`; `boxes`: those of both pictures, by name."""
     words = {key: filler(rng, 8) for key in ("before", "after", "said")}
     if kind == "differs":
-        words["far"] = filler(rng, MOST_BETWEEN)
-        question, (beginning, none) = _one_of(rng, DIFFERS)
-        question, meant = question.format(**words).capitalize(), False
-        count = len(edit_region(pair.candidate))
-        order = rng.permutation(count)
-        if rng.random() < REQUESTED:
-            # What was asked for comes first, as it was asked: one order can be learnt much sooner than any.
-            order = np.arange(count)
-            meant = rng.random() < MEANT_OR_NOT
-            question += WHICH_WAS_MEANT if meant else ""
-            parts = (instruction(pair.request), question)
-            question = " ".join(parts if rng.random() < 0.5 else reversed(parts))
-        named = _differing(pair, order, meant)
-        return Turn(question, (beginning + named if named else none).format(**words, count=count), None, {})
+        return _differing(rng, pair, words)
     if kind == "meant":
         question, each = _one_of(rng, MEANT)
         asked = question.format(request=instruction(pair.request), **words)
