@@ -27,7 +27,7 @@ from data.synthetic.scene import SHAPES
 from tiny_base.comparing import CellHead, compared
 from tiny_base.grounding import Conversation, conversation
 from tiny_base.model import CELL, SIDE, SPEC, tiny_model, tiny_processor
-from tiny_base.names import READ_AFTER, CornerHead, NamedThings, look_for_likeness, name_ends, packed, word_ids
+from tiny_base.names import CornerHead, NamedThings, look_for_likeness, name_ends, packed, word_ids
 from tiny_base.tokenizer import train_tokenizer
 from tiny_base.unseen import seen_tokens, separate_unseen_rows
 from tiny_base.vision import COLOUR_WORDS, ScenesWithTargets, TokenHead, spread_positions
@@ -38,6 +38,8 @@ Batch = Any
 # Shares of the training time at which ONE_THING, ONE_PICTURE and TWO_PICTURES begin, after the names; sentences that only go
 # on from a checkpoint begin where it ended.
 LEVEL_STARTS, NO_LEVELS = (0.0, 0.03, 0.2), (0.0, 0.0, 0.0)
+# Keys of a batch that say where names end, and of what.
+NAMED = ("places", "corners", "pictures")
 # Weight of the two read-outs, of corners and of the other picture, beside the loss on the sentences.
 READ_OUT_SHARE = 0.3
 # Batches whose rows are sorted by length together, so that little of a batch is padding.
@@ -84,9 +86,11 @@ class Batches(IterableDataset):
             text=texts, images=[row.images for row in rows], padding=True, padding_side="right", return_tensors="pt"
         )
         batch["labels"] = answer_labels(batch, self.processor)
-        things = [[turn.things for turn in row.turns] for row in rows]
-        ids = zip(batch["input_ids"].tolist(), things, strict=True)
-        batch.update(packed([[*name_ends(one, about, self.processor.tokenizer)] for one, about in ids]))
+        ends = [
+            [*name_ends(ids, row.about(), self.processor.tokenizer)]
+            for ids, row in zip(batch["input_ids"].tolist(), rows, strict=True)
+        ]
+        batch.update(packed(ends))
         batch.update(compared(batch["input_ids"] == self.processor.image_token_id, [row.scenes for row in rows], CELL))
         return batch
 
@@ -183,29 +187,30 @@ def train(minutes: tuple[float, float, float], start: Path | None, output_dir: P
     save(model, processor, output_dir)
 
     visual.requires_grad_(False)
-    corner_head, cell_head = (head(model.config.text_config.hidden_size, SIDE) for head in (CornerHead, CellHead))
+    hidden = model.config.text_config.hidden_size
+    corner_head, cell_head = CornerHead(hidden, SIDE), CellHead(hidden, SIDE)
     heads = (model, corner_head, cell_head)
     trained = [parameter for head in heads for parameter in head.parameters() if parameter.requires_grad]
 
     def names_loss(batch: Batch) -> torch.Tensor:
-        places, corners = batch.pop("places"), batch.pop("corners")
+        named = [batch.pop(key) for key in NAMED]
         states = model.model(**batch, use_cache=False, output_hidden_states=True).hidden_states
-        return corner_head.loss(states[READ_AFTER], places, corners)
+        return corner_head.loss(states, *named)
 
-    named = DataLoader(NamedThings(processor, 128, SIDE, SEED), batch_size=None, num_workers=1)
-    for _ in fit_by_the_clock(trained, named, names_loss, names, 1.5e-3, "names"):
+    names_after_pictures = DataLoader(NamedThings(processor, 128, SIDE, SEED), batch_size=None, num_workers=1)
+    for _ in fit_by_the_clock(trained, names_after_pictures, names_loss, names, 1.5e-3, "names"):
         pass
     save(model, processor, output_dir)
 
     def sentences_loss(batch: Batch) -> torch.Tensor:
-        places, corners, cells, cell_targets = map(batch.pop, ("places", "corners", "cells", "cell_targets"))
+        named, cells, cell_targets = [batch.pop(key) for key in NAMED], batch.pop("cells"), batch.pop("cell_targets")
         said = model(**batch, use_cache=False, output_hidden_states=True)
         states = said.hidden_states
-        read_out = corner_head.loss(states[READ_AFTER], places, corners) + cell_head.loss(states, cells, cell_targets)
+        read_out = corner_head.loss(states, *named) + cell_head.loss(states, cells, cell_targets)
         return said.loss + READ_OUT_SHARE * read_out
 
     saved = 0.0
-    conversations = Batches(processor, 16, sentences, LEVEL_STARTS if names else NO_LEVELS)
+    conversations = Batches(processor, 16, sentences, LEVEL_STARTS if start is None else NO_LEVELS)
     talks = DataLoader(conversations, batch_size=None, num_workers=1, prefetch_factor=4)
     for elapsed in fit_by_the_clock(trained, talks, sentences_loss, sentences, 1.5e-3, "sentences"):
         if elapsed - saved > 300:

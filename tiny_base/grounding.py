@@ -16,10 +16,13 @@ import numpy as np
 from PIL import Image
 
 from data.synthetic.degrade import randomly_degraded
-from data.synthetic.edits import Candidate, Change, regions
-from data.synthetic.generate import edit_region, normalised, random_group
-from data.synthetic.scene import COLOURS, PixelBox, Scene, Thing, draw_scene
+from data.synthetic.edits import regions
+from data.synthetic.generate import edit_region, normalised
+from data.synthetic.scene import PixelBox, Scene, draw_scene
 from data.synthetic.words import instruction, with_article
+from tiny_base.names import About, boxes_of
+from tiny_base.pairs import Pair, random_pair
+from tiny_base.vision import IGNORED, ground
 from verdict.spec import PQ_PROMPT, SC_PROMPT
 
 Form = TypeVar("Form")
@@ -33,9 +36,10 @@ LISTED = (0.7, 0.3, 0.15)
 TWO_NAMES = 0.35
 # Shares of the questions about two pictures that ask for a named thing in each, for what a request means, for what differs.
 BOTH_PICTURES = {"each": 0.1, "meant": 0.2, "differs": 0.45}
-# Share of the names that join a colour and a shape of different things, and of the scenes whose things share colours: a
-# colour alone must not tell which thing is meant.
-MIXED_NAMES, FEW_COLOURS = 0.2, 0.5
+# Share of the names that join a colour and a shape of different things.
+MIXED_NAMES = 0.2
+# Share of the questions about a thing in each picture that ask for one whose places differ, if there is one.
+PLACES_DIFFER = 0.6
 # Questions about a named thing, each with its answer: several, so that finding it does not hang on one sentence. A name in
 # quotation marks starts with another token than a name after a space; between words that mean nothing only the name itself
 # tells where it is.
@@ -75,10 +79,6 @@ DIFFERS = {
 REQUESTED, MEANT_OR_NOT = 0.8, 0.5
 WHICH_WAS_MEANT = " Say of each whether it was meant."
 IN_EACH = ("{before} {name} {after}: name it in each picture.", '"{name}", {corners}, then "{name}", {then}.')
-GROUNDS = ("plain", "tinted")
-# Largest difference between the mean red, green and blue of a plain background, and the means that only a tint gives:
-# plain ones are pale or dark.
-MOST_GREY, BETWEEN_DARK_AND_PALE = 20, (80, 195)
 # Most words before the first question of most conversations, and between one of DIFFERS and its answer: they mean nothing,
 # and a model must read past them. Left out: a verdict's own words, and those that a question about what differs is asked with.
 MOST_FILLER, MOST_BETWEEN = 100, 60
@@ -88,12 +88,17 @@ LEFT_OUT = re.compile(
 
 
 class Turn(NamedTuple):
-    """`box`: the answer's only one, 0..1000, else None. `things`: pixel boxes by name in the one picture asked about."""
+    """`box`: the answer's only one, 0..1000, else None. `things`: pixel boxes by name in the one picture asked about.
+
+    `pictures`: those that the names in the answer are about, in turn, and again from the first; a single one is told in the
+    question before any name.
+    """
 
     question: str
     answer: str
     box: list[int] | None
     things: Mapping[str, PixelBox]
+    pictures: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,41 +109,11 @@ class Conversation:
     scenes: list[Scene]
     turns: list[Turn]
 
-
-def ground(scene: Scene) -> str:
-    """One of GROUNDS: whether the background is pale or dark grey, as they are drawn, or tinted."""
-    colour = np.asarray(scene.background).mean(axis=(0, 1))
-    least, most = BETWEEN_DARK_AND_PALE
-    return GROUNDS[int(np.ptp(colour) > MOST_GREY or least < colour.mean() < most)]
-
-
-class Pair(NamedTuple):
-    """Two pictures' scenes, what was asked of the first, and what became of it."""
-
-    source: Scene
-    request: tuple[Change, ...]
-    candidate: Candidate
-
-
-def _few_colours(pair: Pair, rng: np.random.Generator) -> Pair:
-    """The pair in two or three colours; as it was where things would share a name or a change would be none."""
-    palette = rng.choice(list(COLOURS), size=int(rng.integers(2, 4)), replace=False)
-    painted = {colour: str(rng.choice(palette)) for colour in COLOURS}
-
-    def thing(one: Thing) -> Thing:
-        return replace(one, colour=painted[one.colour])
-
-    def scene(one: Scene) -> Scene:
-        return replace(one, things=tuple(map(thing, one.things)))
-
-    def change(one: Change) -> Change:
-        return replace(one, before=one.before and thing(one.before), after=one.after and thing(one.after))
-
-    source, request, edited = scene(pair.source), tuple(map(change, pair.request)), scene(pair.candidate.scene)
-    candidate = replace(pair.candidate, scene=edited, changes=tuple(map(change, pair.candidate.changes)))
-    clear = all(len({one.name for one in known.things}) == len(known.things) for known in (source, edited))
-    same = any(one.before == one.after for one in (*request, *candidate.changes))
-    return Pair(source, request, candidate) if clear and not same else pair
+    def about(self) -> list[list[About]]:
+        """`Turn.pictures` of each turn, with the boxes of their things; which picture is IGNORED where there is one."""
+        boxes = [boxes_of(scene) for scene in self.scenes]
+        two = len(self.scenes) == 2
+        return [[(index if two else IGNORED, boxes[index]) for index in turn.pictures] for turn in self.turns]
 
 
 def _one_of(rng: np.random.Generator, forms: Mapping[str, Form]) -> tuple[str, Form]:
@@ -161,41 +136,50 @@ def _meant(pair: Pair, boxes: list[dict[str, list[int]]], each: bool) -> str:
     return f"{' and '.join(found)}."
 
 
-def _differing(rng: np.random.Generator, pair: Pair, words: Mapping[str, str]) -> Turn:
-    """A question of DIFFERS about `pair`, with or without its request, filled with `words`."""
+def _differing(
+    rng: np.random.Generator, pair: Pair, words: Mapping[str, str], boxes: list[dict[str, list[int]]]
+) -> Turn:
+    """A question of DIFFERS about `pair`, with or without its request, filled with `words`; `boxes`: of both, by name."""
     far = filler(rng, MOST_BETWEEN)
     question, (beginning, none) = _one_of(rng, DIFFERS)
     question = question.format(**words, far=far).capitalize()
-    asked = [change.asked for change in pair.candidate.changes for _ in regions(change)]
-    asked += [False] * pair.candidate.background_changed
-    differing = list(zip(edit_region(pair.candidate), asked, strict=True))
-    told, again = [differing[place] for place in rng.permutation(len(differing))], ""
+    places = iter(edit_region(pair.candidate))
+    changed = [[(next(places), change.asked) for _ in regions(change)] for change in pair.candidate.changes]
+    changed += [[(background, False)] for background in places]
+    order, meant_or_not = rng.permutation(len(changed)), False
     if rng.random() < REQUESTED:
         # What was asked for comes first, as it was asked: one order can be learnt much sooner than any.
-        told = differing
-        if rng.random() < MEANT_OR_NOT:
-            question += WHICH_WAS_MEANT
-            again = "".join(f" The {place['label']} was {'' if meant else 'not '}meant." for place, meant in told)
+        order = np.arange(len(changed))
+        meant_or_not = bool(rng.random() < MEANT_OR_NOT)
+        question += WHICH_WAS_MEANT if meant_or_not else ""
         parts = (instruction(pair.request), question)
         question = " ".join(parts if rng.random() < 0.5 else reversed(parts))
+    told = [each for index in order for each in changed[index]]
     named = " and ".join(_quoted(place["label"], place["bbox_2d"]) for place, _ in told)
-    answer = f"{beginning}{named}.{again}" if told else none
-    return Turn(question, answer.format(**words, count=len(told)), None, {})
+    again = "".join(f" The {place['label']} was {'' if meant else 'not '}meant." for place, meant in told)
+    answer = f"{beginning}{named}.{again if meant_or_not else ''}" if told else none
+    # A thing is told as it was where it is gone, moved away or was larger.
+    things = [place for place, _ in told if place["label"] != "background"]
+    pictures = tuple(int(boxes[0].get(thing["label"]) != thing["bbox_2d"]) for thing in things)
+    # Twice where there is one: the question does not tell it.
+    return Turn(question, answer.format(**words, count=len(told)), None, {}, pictures * 2)
 
 
 def _turn_about_both(rng: np.random.Generator, kind: str, pair: Pair, boxes: list[dict[str, list[int]]]) -> Turn:
     """A question of BOTH_PICTURES' `kind`; `boxes`: those of both pictures, by name."""
     words = {key: filler(rng, 8) for key in ("before", "after", "said")}
     if kind == "differs":
-        return _differing(rng, pair, words)
+        return _differing(rng, pair, words, boxes)
     if kind == "meant":
         question, each = _one_of(rng, MEANT)
         asked = question.format(request=instruction(pair.request), **words)
-        return Turn(asked, _meant(pair, boxes, each), None, {})
-    name = _asked_name(rng, sorted({name for known in boxes for name in known}))
+        return Turn(asked, _meant(pair, boxes, each), None, {}, (0, 1) if each else (1, 1))
+    apart = sorted(name for name in boxes[0] if boxes[1].get(name, boxes[0][name]) != boxes[0][name])
+    names = apart if apart and rng.random() < PLACES_DIFFER else sorted({name for known in boxes for name in known})
+    name = _asked_name(rng, names)
     first, then = (_corners(known.get(name)) for known in boxes)
     question, answer = (text.format(name=name, corners=first, then=then, **words) for text in IN_EACH)
-    return Turn(question.capitalize(), answer, None, {})
+    return Turn(question.capitalize(), answer, None, {}, (0, 1))
 
 
 def _reach(box: Sequence[int]) -> str:
@@ -223,17 +207,18 @@ def _asked_name(rng: np.random.Generator, names: list[str]) -> str:
 def _turn(rng: np.random.Generator, scenes: list[Scene], pair: Pair, listed: float) -> Turn:
     """One question about a random picture: which things there are (`listed` of the questions), or where named ones are."""
     index = int(rng.integers(len(scenes)))
-    things = {thing.name: thing.box for thing in scenes[index].things}
+    things = boxes_of(scenes[index])
     boxes = [{thing.name: normalised(thing.box, scene.size) for thing in scene.things} for scene in scenes]
     # The picture comes before the name: whoever reads the name knows where to look.
     place = "" if len(scenes) == 1 else f"in the {('first', 'second')[index]} picture, "
     names = sorted({name for known in boxes for name in known})
     if not names or rng.random() < listed:
         question = f"{place}which things are there?".capitalize()
-        return Turn(question, _listed(scenes[index], rng), None, things)
+        return Turn(question, _listed(scenes[index], rng), None, things, (index,))
     kind = rng.choice([*BOTH_PICTURES, "one"], p=[*BOTH_PICTURES.values(), 1 - sum(BOTH_PICTURES.values())])
     if len(scenes) == 2 and kind != "one":
-        return _turn_about_both(rng, str(kind), pair, boxes)
+        # Where nothing was requested, all differs: only a named thing can be asked for.
+        return _turn_about_both(rng, str(kind) if pair.request else "each", pair, boxes)
     name, other = _asked_name(rng, names), _asked_name(rng, names)
     words = {key: filler(rng, 8) for key in ("before", "after", "said")} | {"name": name, "other": other}
     two = rng.random() < TWO_NAMES
@@ -241,10 +226,10 @@ def _turn(rng: np.random.Generator, scenes: list[Scene], pair: Pair, listed: flo
     question = f"{place}{question.format(**words)}".capitalize()
     box = boxes[index].get(name)
     if box is None and '"' not in answer:
-        return Turn(question, f"There is no {name}.", None, things)
+        return Turn(question, f"There is no {name}.", None, things, (index,))
     corners = {"corners": _corners(box), "other_corners": _corners(boxes[index].get(other))}
     answer = answer.format(reach=_reach(box) if box else "", **corners, **words)
-    return Turn(question, answer, None if two else box, things)
+    return Turn(question, answer, None if two else box, things, (index,))
 
 
 @cache
@@ -266,10 +251,7 @@ def conversation(seed: int, number: int, side: int, level: int = TWO_PICTURES) -
     picture damaged in half of them.
     """
     rng = np.random.default_rng([seed, number, 1])
-    source, request, candidates = random_group(rng, side, None)
-    pair = Pair(source, request, candidates[int(rng.integers(len(candidates)))])
-    if rng.random() < FEW_COLOURS:
-        pair = _few_colours(pair, rng)
+    pair = random_pair(rng, side)
     scenes = [pair.candidate.scene]
     if level == ONE_THING:
         scenes = [replace(pair.source, things=pair.source.things[:1])]

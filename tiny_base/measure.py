@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections import defaultdict
 from pathlib import Path
 
 from transformers import PreTrainedModel, ProcessorMixin
 
 from data.images import fit
 from data.rows import prompt_messages
-from data.synthetic.generate import group_rows
+from data.synthetic.generate import group_rows, normalised
 from evaluation.generate import generate, in_batches
 from rewards_fn import box_iou, format
 from rewards_fn.box_iou import matched_iou
 from rewards_fn.completion import box_of, true_boxes
 from tiny_base.__main__ import CHECKPOINT, chat
-from tiny_base.grounding import conversation
+from tiny_base.grounding import Conversation, conversation
 from tiny_base.model import SIDE, SPEC
+from tiny_base.names import boxes_of
 from training.model import load_model, load_processor
 
 # Conversations and groups that no training run sees.
@@ -28,20 +30,31 @@ SEED = 1_000_003
 BOX = re.compile(r"(\d+),? (\d+)(?: to|,) (\d+),? (\d+)")
 
 
+def kind_of(talk: Conversation) -> str:
+    """Whether the thing that the first turn asks for stands elsewhere in another picture; that turn has a box."""
+    if len(talk.scenes) == 1:
+        return "one picture"
+    ((index, boxes),) = talk.about()[0]
+    name = next(name for name, box in boxes.items() if normalised(box, (SIDE, SIDE)) == talk.turns[0].box)
+    there = boxes_of(talk.scenes[1 - index]).get(name, boxes[name])
+    return "two pictures, in one place" if there == boxes[name] else "two pictures, elsewhere in the other"
+
+
 def grounding(model: PreTrainedModel, processor: ProcessorMixin, count: int, batch: int) -> dict[str, float]:
-    """Mean grounding IoU over the first question of each of `count` conversations, by number of pictures."""
+    """Mean grounding IoU over the first question of each of `count` conversations, by `kind_of`."""
     asked = [conversation(SEED, number, SIDE) for number in range(count)]
     asked = [talk for talk in asked if talk.turns[0].box is not None]
-    found: dict[str, list[float]] = {"one picture": [], "two pictures": []}
+    found = defaultdict[str, list[float]](list)
     for places in in_batches(len(asked), batch):
         talks = [asked[place] for place in places]
         answers = generate(model, processor, [chat(t, 0) for t in talks], [t.images for t in talks], 100)
         for talk, answer in zip(talks, answers, strict=True):
             numbers = BOX.search(answer.text)
             box = box_of({"bbox_2d": [int(number) for number in numbers.groups()]}) if numbers else None
-            kind = "one picture" if len(talk.images) == 1 else "two pictures"
-            found[kind].append(matched_iou([box], true_boxes({"edit_region": [{"bbox_2d": talk.turns[0].box}]})))
-    return {kind: sum(values) / len(values) for kind, values in found.items()}
+            found[kind_of(talk)].append(
+                matched_iou([box], true_boxes({"edit_region": [{"bbox_2d": talk.turns[0].box}]}))
+            )
+    return {kind: sum(values) / len(values) for kind, values in sorted(found.items())}
 
 
 def verdicts(model: PreTrainedModel, processor: ProcessorMixin, groups: int, batch: int) -> dict[str, float]:

@@ -2,12 +2,14 @@
 
 To answer "Where is the red circle?" a model must carry the name to the picture, find the token that looks so, and bring
 its corners back. From sentences alone that was not learnt in 1,000 steps; names in a row after a picture, and a
-read-out of the corners where each name ends, teach it in 300. The read-out is thrown away after the sentences.
+read-out of the corners where each name ends, teach it in 300. After two pictures of the same things in other places, names
+teach in the same way which picture is meant. The read-outs are thrown away after the sentences.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,12 +17,22 @@ from torch import nn
 from torch.utils.data import IterableDataset
 from transformers import Qwen2TokenizerFast, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
-from data.synthetic.scene import COLOURS, SHAPES, PixelBox
-from tiny_base.vision import random_pictures
+from data.synthetic.scene import COLOURS, SHAPES, PixelBox, Scene, draw_scene
+from tiny_base.pairs import rearranged_scenes
+from tiny_base.vision import IGNORED, random_pictures
 
 # Layers after which the read-out looks: one to join a colour to its shape, one to find the thing.
 READ_AFTER = 2
 Batch = dict[str, torch.Tensor]
+# Share of the batches with two pictures of the same things, the words for the two, and how many names follow them at least.
+IN_TWO_PICTURES, ORDINALS, MENTIONS = 0.7, ("first", "second"), 8
+# Which picture, and the pixel boxes of its things by name.
+About = tuple[int, Mapping[str, PixelBox]]
+
+
+def boxes_of(scene: Scene) -> dict[str, PixelBox]:
+    """Pixel boxes of a scene's things by name."""
+    return {thing.name: thing.box for thing in scene.things}
 
 
 def word_ids(
@@ -39,37 +51,71 @@ def word_ids(
     return ids
 
 
-def name_ends(
-    ids: Sequence[int], things: Sequence[Mapping[str, PixelBox]], tokenizer: Qwen2TokenizerFast
-) -> Iterator[tuple[int, PixelBox]]:
-    """(position, pixel box) of every token of a chat that ends the name of a thing of its turn.
+class NameEnd(NamedTuple):
+    """Where a thing's name ends in a chat, its pixel box, and which of two pictures is meant (IGNORED where there is one)."""
 
-    `things`: of each turn, the pixel boxes by name. Where a colour stands for one thing alone, its token counts too.
+    place: int
+    box: PixelBox
+    picture: int
+
+
+def name_ends(ids: Sequence[int], about: Sequence[Sequence[About]], tokenizer: Qwen2TokenizerFast) -> Iterator[NameEnd]:
+    """Every token of a chat that ends the name of a thing in the picture that is meant there.
+
+    `about`: of each turn, the pictures that the names in its answer are about, in turn: of two, every second name is about the
+    second. Names in a question count where it is about one. Where a colour stands for one thing alone, its token counts too.
     """
     words = {token: word for word, token in word_ids(tokenizer).items()}
-    words |= {token: word for word, token in word_ids(tokenizer, tuple(COLOURS), "").items()}
+    # After a space and a quotation mark, and where an answer begins with the mark.
+    for mark in ("", '"'):
+        words |= {token: word for word, token in word_ids(tokenizer, tuple(COLOURS), mark).items()}
     opening = tokenizer.convert_tokens_to_ids("<|im_start|>")
-    message = -1
+    message, named = -1, 0
     for place, token in enumerate(ids):
-        message += token == opening
-        word, boxes = words.get(token), things[max(0, message) // 2]
+        if token == opening:
+            message, named = message + 1, 0
+        word, pictures = words.get(token), about[max(0, message) // 2]
+        if word is None or not pictures or (len(pictures) > 1 and message % 2 == 0):
+            continue
+        picture, boxes = pictures[named % len(pictures)]
         if word in COLOURS:
             found = [box for name, box in boxes.items() if name.startswith(f"{word} ")]
             if len(found) == 1:
-                yield place, found[0]
-        elif word in SHAPES and (box := boxes.get(f"{words.get(ids[place - 1])} {word}")) is not None:
-            yield place, box
+                yield NameEnd(place, found[0], picture)
+        elif (colour := words.get(ids[place - 1], "")) in COLOURS:
+            named += 1
+            if (box := boxes.get(f"{colour} {word}")) is not None:
+                yield NameEnd(place, box, picture)
 
 
-def packed(found: Sequence[Sequence[tuple[int, PixelBox]]]) -> Batch:
-    """`name_ends` of each row of a batch as tensors: `places` (n, 2) of row and position, `corners` (n, 4) in pixels."""
-    flat = [(row, place, *box) for row, ends in enumerate(found) for place, box in ends]
-    table = torch.tensor(flat, dtype=torch.long).reshape(-1, 6)
-    return {"places": table[:, :2], "corners": table[:, 2:]}
+def packed(found: Sequence[Sequence[NameEnd]]) -> Batch:
+    """`name_ends` of each row of a batch: `places` (n, 2) of row and position, `corners` (n, 4) in pixels, `pictures` (n,)."""
+    flat = [(row, end.place, *end.box, end.picture) for row, ends in enumerate(found) for end in ends]
+    table = torch.tensor(flat, dtype=torch.long).reshape(-1, 7)
+    return {"places": table[:, :2], "corners": table[:, 2:6], "pictures": table[:, 6]}
+
+
+def _one_picture(one: Scene, rng: np.random.Generator) -> tuple[str, list[About]]:
+    """The names of all things in random order, and what they are about."""
+    names = [one.things[place].name for place in rng.permutation(len(one.things))]
+    return "".join(f" {name}" for name in names), [(IGNORED, boxes_of(one))] * len(names)
+
+
+def _two_pictures(both: Sequence[Scene], rng: np.random.Generator) -> tuple[str, list[About]]:
+    """MENTIONS times a thing's name with the picture that is meant, told before every name or once for a few."""
+    text, about = "", list[About]()
+    while len(about) < MENTIONS:
+        index = int(rng.integers(2))
+        names = [thing.name for thing in both[index].things]
+        text += f" in the {ORDINALS[index]} picture,"
+        for place in rng.permutation(len(names))[: int(rng.integers(1, 4))]:
+            text += f" {names[place]}"
+            about.append((index, boxes_of(both[index])))
+    return text, about
 
 
 class NamedThings(IterableDataset):
-    """Endless batches of pictures, each with the names of its things after it, in random order."""
+    """Endless batches of names after pictures: after one, those of all its things; after two, those in the one that is told."""
 
     def __init__(self, processor: Qwen3VLProcessor, batch: int, side: int, seed: int) -> None:
         self.processor, self.batch, self.side, self.seed = processor, batch, side, seed
@@ -78,33 +124,55 @@ class NamedThings(IterableDataset):
         torch.set_num_threads(1)
         rng = np.random.default_rng([self.seed, 3])
         while True:
-            drawn = random_pictures(rng, self.batch, self.side)
-            orders = [[one.scene.things[place] for place in rng.permutation(len(one.scene.things))] for one in drawn]
-            texts = ["".join(f" {thing.name}" for thing in things) for things in orders]
-            picture = "<|vision_start|><|image_pad|><|vision_end|>"
+            if rng.random() < IN_TWO_PICTURES:
+                scenes = [rearranged_scenes(rng, self.side) for _ in range(self.batch // 2)]
+                pictures = [[draw_scene(scene) for scene in both] for both in scenes]
+                texts = [_two_pictures(both, rng) for both in scenes]
+            else:
+                drawn = random_pictures(rng, self.batch, self.side)
+                pictures = [[one.picture] for one in drawn]
+                texts = [_one_picture(one.scene, rng) for one in drawn]
+            shown = ("<|vision_start|><|image_pad|><|vision_end|>" * len(group) for group in pictures)
             inputs = self.processor(
-                text=[picture + text for text in texts],
-                images=[[one.picture] for one in drawn],
+                text=[before + text for before, (text, _) in zip(shown, texts, strict=True)],
+                images=pictures,
                 padding=True,
                 padding_side="right",
                 return_tensors="pt",
             )
-            boxes = [[{thing.name: thing.box for thing in things}] for things in orders]
-            rows = zip(inputs["input_ids"].tolist(), boxes, strict=True)
-            yield {**inputs, **packed([[*name_ends(ids, box, self.processor.tokenizer)] for ids, box in rows])}
+            rows = zip(inputs["input_ids"].tolist(), texts, strict=True)
+            yield {
+                **inputs,
+                **packed([[*name_ends(ids, [about], self.processor.tokenizer)] for ids, (_, about) in rows]),
+            }
 
 
 class CornerHead(nn.Module):
-    """Linear read-out of a thing's corners, in pixels, where its name ends."""
+    """Linear read-outs where a thing's name ends: its corners in pixels, and a layer before which of two pictures is meant.
+
+    A thing that stands elsewhere in the other picture is found only by a name that holds both, the thing and the picture;
+    from the corners and the answers alone that was not learnt in an hour of sentences.
+    """
 
     def __init__(self, hidden: int, side: int) -> None:
         super().__init__()
         self.norm, self.linear = nn.RMSNorm(hidden), nn.Linear(hidden, 4 * (side + 1))
+        self.picture = nn.Sequential(nn.RMSNorm(hidden), nn.Linear(hidden, 2))
 
-    def loss(self, states: torch.Tensor, places: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy over the corners; `states` (rows, positions, hidden), the others as of `packed`."""
-        found = self.linear(self.norm(states[places[:, 0], places[:, 1]])).unflatten(-1, (4, -1))
-        return nn.functional.cross_entropy(found.flatten(0, 1), corners.flatten())
+    def loss(
+        self, states: Sequence[torch.Tensor], places: torch.Tensor, corners: torch.Tensor, pictures: torch.Tensor
+    ) -> torch.Tensor:
+        """Mean cross-entropy over the corners plus that over the pictures.
+
+        `states`: (rows, positions, hidden) before and after every layer; the others as of `packed`.
+        """
+        rows, columns = places.T
+        found = self.linear(self.norm(states[READ_AFTER][rows, columns])).unflatten(-1, (4, -1))
+        loss = nn.functional.cross_entropy(found.flatten(0, 1), corners.flatten())
+        if (pictures == IGNORED).all():
+            return loss
+        meant = self.picture(states[READ_AFTER - 1][rows, columns])
+        return loss + nn.functional.cross_entropy(meant, pictures, ignore_index=IGNORED)
 
 
 @torch.no_grad()

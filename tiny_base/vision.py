@@ -20,13 +20,23 @@ from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 from data.synthetic.degrade import LOSS_PER_LEVEL, degrade
 from data.synthetic.generate import CANDIDATES_PER_GROUP, random_group
 from data.synthetic.scene import COLOURS, SHAPES, Scene, draw_scene
-from tiny_base.grounding import GROUNDS, ground
 
+GROUNDS = ("plain", "tinted")
+# Largest difference between the mean red, green and blue of a plain background, and the means that only a tint gives:
+# plain ones are pale or dark.
+MOST_GREY, BETWEEN_DARK_AND_PALE = 20, (80, 195)
 # Targets of a token: place in COLOUR_WORDS, shape (0: no thing), then x1, y1, x2, y2 in pixels.
 COLOUR_WORDS = (*GROUNDS, *COLOURS)
 # Kinds of damage to a whole picture; their levels are as many: 0 to 4.
 DAMAGES = ("none", *LOSS_PER_LEVEL)
 IGNORED = -100
+
+
+def ground(scene: Scene) -> str:
+    """One of GROUNDS: whether the background is pale or dark grey, as they are drawn, or tinted."""
+    colour = np.asarray(scene.background).mean(axis=(0, 1))
+    least, most = BETWEEN_DARK_AND_PALE
+    return GROUNDS[int(np.ptp(colour) > MOST_GREY or least < colour.mean() < most)]
 
 
 def token_targets(scene: Scene, cell: int) -> np.ndarray:

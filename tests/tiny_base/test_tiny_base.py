@@ -13,13 +13,14 @@ from data.synthetic.scene import COLOURS, SHAPES, draw_scene
 from tests.conftest import BASE, run_stage
 from tiny_base.__main__ import NO_LEVELS, Batches, chat
 from tiny_base.comparing import compared
-from tiny_base.grounding import GROUNDS, ONE_PICTURE, TWO_PICTURES, conversation, ground
+from tiny_base.grounding import ONE_PICTURE, TWO_PICTURES, conversation
 from tiny_base.model import CELL, SIDE
 from tiny_base.names import NamedThings, name_ends, word_ids
-from tiny_base.vision import DAMAGES, IGNORED, ScenesWithTargets, random_pictures, token_targets
+from tiny_base.vision import DAMAGES, GROUNDS, IGNORED, ScenesWithTargets, ground, random_pictures, token_targets
 
 PLACE = re.compile(r'"(\w+(?: \w+)?)",?(?: which is)?(?: at)? (?:nowhere|(\d+), (\d+), (\d+), (\d+))')
 MEANT_OR_NOT = re.compile(r"The (\w+(?: \w+)?) was (not )?meant")
+ORDINAL = re.compile(r"in the (first|second) picture,")
 REACH = re.compile(r"(\w+ \w+) (?:reaches )?from (\d+) (\d+) to (\d+) (\d+)")
 
 
@@ -154,12 +155,13 @@ def test_the_second_picture_is_told_what_stood_in_the_first_and_whether_it_diffe
 def test_read_outs_look_where_names_end(tiny_processor):
     tokenizer = tiny_processor.tokenizer
     words = {token: word for word, token in word_ids(tokenizer).items()}
-    words |= {token: word for word, token in word_ids(tokenizer, tuple(COLOURS), "").items()}
+    for before in ("", '"'):
+        words |= {token: word for word, token in word_ids(tokenizer, tuple(COLOURS), before).items()}
     for number in range(20):
         talk = conversation(7, number, SIDE, ONE_PICTURE)
         text = tiny_processor.apply_chat_template(chat(talk))
         ids = tokenizer(text)["input_ids"]
-        ends = dict(name_ends(ids, [turn.things for turn in talk.turns], tokenizer))
+        ends = {place: box for place, box, _ in name_ends(ids, talk.about(), tokenizer)}
         assert ends
         for place, box in ends.items():
             names = [name for name, known in talk.turns[0].things.items() if known == box]
@@ -171,6 +173,48 @@ def test_read_outs_look_where_names_end(tiny_processor):
         assert sum(words[ids[place]] in SHAPES for place in ends) == said
 
 
+def test_a_name_means_the_thing_in_the_picture_that_is_told(tiny_processor):
+    tokenizer, told = tiny_processor.tokenizer, Counter()
+    batches = (batch for batch in NamedThings(tiny_processor, 16, SIDE, 3) if 1 in batch["pictures"])
+    for batch in itertools.islice(batches, 4):
+        boxes = {}
+        for (row, place), box, picture in zip(
+            batch["places"].tolist(), batch["corners"].tolist(), batch["pictures"], strict=True
+        ):
+            before = tokenizer.decode(batch["input_ids"][row, : place + 1])
+            assert ORDINAL.findall(before)[-1] == ("first", "second")[picture]
+            name = " ".join(before.split()[-2:])
+            if name.split()[1] in SHAPES:
+                told[int(picture)] += 1
+                # One thing has one box in a picture, and another one in the other.
+                assert boxes.setdefault((row, name, int(picture)), box) == box
+        apart = [
+            boxes[row, name, 0] != box
+            for (row, name, picture), box in boxes.items()
+            if picture and (row, name, 0) in boxes
+        ]
+        assert len(apart) > 5 and np.mean(apart) > 0.9
+    assert min(told.values()) > 50
+
+
+def test_a_name_in_an_answer_leads_to_the_place_told_after_it(tiny_processor):
+    tokenizer, seen = tiny_processor.tokenizer, 0
+    for number in range(40):
+        talk = conversation(7, number, SIDE, TWO_PICTURES)
+        ids = tokenizer(tiny_processor.apply_chat_template(chat(talk)))["input_ids"]
+        for place, box, picture in name_ends(ids, talk.about(), tokenizer):
+            if picture == IGNORED:
+                assert len(talk.scenes) == 1
+            elif tokenizer.decode(ids[: place + 1]).rsplit("<|im_start|>", 1)[1].startswith("assistant"):
+                after = re.match(
+                    r'[a-z ]*",? (?:which is at |at )?(\d+), (\d+), (\d+), (\d+)', tokenizer.decode(ids[place + 1 :])
+                )
+                if after:
+                    seen += 1
+                    assert normalised(box, (SIDE, SIDE)) == [*map(int, after.groups())]
+    assert seen > 100
+
+
 @pytest.mark.parametrize("batches", [lambda p: NamedThings(p, 8, SIDE, 3), lambda p: Batches(p, 4, 60.0, NO_LEVELS)])
 def test_batches_hold_corners_within_the_picture(tiny_processor, batches):
     batch = next(iter(batches(tiny_processor)))
@@ -178,7 +222,8 @@ def test_batches_hold_corners_within_the_picture(tiny_processor, batches):
     assert batch["corners"].min() >= 0 and batch["corners"].max() <= SIDE
     assert (batch["corners"][:, :2] < batch["corners"][:, 2:]).all()
     tokenizer = tiny_processor.tokenizer
-    names = {*word_ids(tokenizer).values(), *word_ids(tokenizer, tuple(COLOURS), "").values()}
+    colours = [word_ids(tokenizer, tuple(COLOURS), before).values() for before in ("", '"')]
+    names = {*word_ids(tokenizer).values(), *itertools.chain(*colours)}
     rows, places = batch["places"].T
     assert set(batch["input_ids"][rows, places].tolist()) <= names
     if "cells" in batch:

@@ -1,0 +1,88 @@
+"""Pairs of pictures to ask about: an edit done well or badly, or the same things in other places."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from data.synthetic.edits import Candidate, Change
+from data.synthetic.generate import random_group
+from data.synthetic.scene import COLOURS, Scene, Thing, free_box, plain_background, random_scene
+
+# Shares of the pairs: any edit; one with a change that was not asked for; one with a thing that is elsewhere or of another size
+# in the second picture; all things elsewhere, nothing requested. Of edits alone most things stay where they were, and a model
+# that never tells the pictures apart is right too often to learn to.
+SHOWN = {"any": 0.3, "unasked": 0.15, "moved": 0.2, "rearranged": 0.35}
+# Share of the scenes whose things share colours: a colour alone must not tell which thing is meant.
+FEW_COLOURS = 0.5
+
+
+class Pair(NamedTuple):
+    """Two pictures' scenes, what was asked of the first (of a rearranged pair nothing), and what became of it."""
+
+    source: Scene
+    request: tuple[Change, ...]
+    candidate: Candidate
+
+
+def _moved(change: Change) -> bool:
+    return change.before is not None and change.after is not None and change.before.box != change.after.box
+
+
+def _rearranged(rng: np.random.Generator, scene: Scene) -> Pair:
+    """`scene`, and its things in other places; a thing that finds none is left out."""
+    placed = replace(scene, things=())
+    for index in rng.permutation(len(scene.things)):
+        thing = scene.things[index]
+        box = free_box(rng, placed, thing.box[2] - thing.box[0])
+        if box is not None:
+            placed = replace(placed, things=(*placed.things, replace(thing, box=box)))
+    return Pair(scene, (), Candidate("rearranged", placed, (), 0))
+
+
+def rearranged_scenes(rng: np.random.Generator, side: int) -> tuple[Scene, Scene]:
+    """A random scene of `side` pixels with one thing or more, and the same things in other places."""
+    while True:
+        pair = _rearranged(rng, random_scene(rng, plain_background(rng, side)))
+        if pair.source.things and pair.candidate.scene.things:
+            return pair.source, pair.candidate.scene
+
+
+def _few_colours(pair: Pair, rng: np.random.Generator) -> Pair:
+    """The pair in two or three colours; as it was where things would share a name or a change would be none."""
+    palette = rng.choice(list(COLOURS), size=int(rng.integers(2, 4)), replace=False)
+    painted = {colour: str(rng.choice(palette)) for colour in COLOURS}
+
+    def thing(one: Thing) -> Thing:
+        return replace(one, colour=painted[one.colour])
+
+    def scene(one: Scene) -> Scene:
+        return replace(one, things=tuple(map(thing, one.things)))
+
+    def change(one: Change) -> Change:
+        return replace(one, before=one.before and thing(one.before), after=one.after and thing(one.after))
+
+    source, request, edited = scene(pair.source), tuple(map(change, pair.request)), scene(pair.candidate.scene)
+    candidate = replace(pair.candidate, scene=edited, changes=tuple(map(change, pair.candidate.changes)))
+    clear = all(len({one.name for one in known.things}) == len(known.things) for known in (source, edited))
+    same = any(one.before == one.after for one in (*request, *candidate.changes))
+    return Pair(source, request, candidate) if clear and not same else pair
+
+
+def random_pair(rng: np.random.Generator, side: int) -> Pair:
+    """A pair of one of SHOWN's kinds, pictures of `side` pixels; groups without one are drawn again."""
+    kind = rng.choice(list(SHOWN), p=list(SHOWN.values()))
+    while True:
+        source, request, candidates = random_group(rng, side, None)
+        if kind == "unasked":
+            candidates = [candidate for candidate in candidates if candidate.unasked]
+        elif kind == "moved":
+            candidates = [candidate for candidate in candidates if any(map(_moved, candidate.changes))]
+        if candidates:
+            break
+    pair = Pair(source, request, candidates[int(rng.integers(len(candidates)))])
+    if kind == "rearranged":
+        pair = _rearranged(rng, source)
+    return _few_colours(pair, rng) if rng.random() < FEW_COLOURS else pair
