@@ -18,9 +18,9 @@ from PIL import Image
 from data.synthetic.degrade import randomly_degraded
 from data.synthetic.edits import regions
 from data.synthetic.generate import edit_region, normalised
-from data.synthetic.scene import PixelBox, Scene, draw_scene
+from data.synthetic.scene import Scene, draw_scene
 from data.synthetic.words import instruction, with_article
-from tiny_base.names import About, boxes_of
+from tiny_base.names import ORDINALS, About, boxes_of
 from tiny_base.pairs import Pair, random_pair
 from tiny_base.vision import IGNORED, ground
 from verdict.spec import PQ_PROMPT, SC_PROMPT
@@ -88,7 +88,7 @@ LEFT_OUT = re.compile(
 
 
 class Turn(NamedTuple):
-    """`box`: the answer's only one, 0..1000, else None. `things`: pixel boxes by name in the one picture asked about.
+    """`box`: the answer's only one, 0..1000, else None.
 
     `pictures`: those that the names in the answer are about, in turn, and again from the first; a single one is told in the
     question before any name.
@@ -97,8 +97,7 @@ class Turn(NamedTuple):
     question: str
     answer: str
     box: list[int] | None
-    things: Mapping[str, PixelBox]
-    pictures: tuple[int, ...] = ()
+    pictures: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ def _differing(
     things = [place for place, _ in told if place["label"] != "background"]
     pictures = tuple(int(boxes[0].get(thing["label"]) != thing["bbox_2d"]) for thing in things)
     # Twice where there is one: the question does not tell it.
-    return Turn(question, answer.format(**words, count=len(told)), None, {}, pictures * 2)
+    return Turn(question, answer.format(**words, count=len(told)), None, pictures * 2)
 
 
 def _turn_about_both(rng: np.random.Generator, kind: str, pair: Pair, boxes: list[dict[str, list[int]]]) -> Turn:
@@ -173,13 +172,13 @@ def _turn_about_both(rng: np.random.Generator, kind: str, pair: Pair, boxes: lis
     if kind == "meant":
         question, each = _one_of(rng, MEANT)
         asked = question.format(request=instruction(pair.request), **words)
-        return Turn(asked, _meant(pair, boxes, each), None, {}, (0, 1) if each else (1, 1))
+        return Turn(asked, _meant(pair, boxes, each), None, (0, 1) if each else (1, 1))
     apart = sorted(name for name in boxes[0] if boxes[1].get(name, boxes[0][name]) != boxes[0][name])
     names = apart if apart and rng.random() < PLACES_DIFFER else sorted({name for known in boxes for name in known})
     name = _asked_name(rng, names)
     first, then = (_corners(known.get(name)) for known in boxes)
     question, answer = (text.format(name=name, corners=first, then=then, **words) for text in IN_EACH)
-    return Turn(question.capitalize(), answer, None, {}, (0, 1))
+    return Turn(question.capitalize(), answer, None, (0, 1))
 
 
 def _reach(box: Sequence[int]) -> str:
@@ -207,14 +206,13 @@ def _asked_name(rng: np.random.Generator, names: list[str]) -> str:
 def _turn(rng: np.random.Generator, scenes: list[Scene], pair: Pair, listed: float) -> Turn:
     """One question about a random picture: which things there are (`listed` of the questions), or where named ones are."""
     index = int(rng.integers(len(scenes)))
-    things = boxes_of(scenes[index])
     boxes = [{thing.name: normalised(thing.box, scene.size) for thing in scene.things} for scene in scenes]
     # The picture comes before the name: whoever reads the name knows where to look.
-    place = "" if len(scenes) == 1 else f"in the {('first', 'second')[index]} picture, "
+    place = "" if len(scenes) == 1 else f"in the {ORDINALS[index]} picture, "
     names = sorted({name for known in boxes for name in known})
     if not names or rng.random() < listed:
         question = f"{place}which things are there?".capitalize()
-        return Turn(question, _listed(scenes[index], rng), None, things, (index,))
+        return Turn(question, _listed(scenes[index], rng), None, (index,))
     kind = rng.choice([*BOTH_PICTURES, "one"], p=[*BOTH_PICTURES.values(), 1 - sum(BOTH_PICTURES.values())])
     if len(scenes) == 2 and kind != "one":
         # Where nothing was requested, all differs: only a named thing can be asked for.
@@ -226,10 +224,10 @@ def _turn(rng: np.random.Generator, scenes: list[Scene], pair: Pair, listed: flo
     question = f"{place}{question.format(**words)}".capitalize()
     box = boxes[index].get(name)
     if box is None and '"' not in answer:
-        return Turn(question, f"There is no {name}.", None, things, (index,))
+        return Turn(question, f"There is no {name}.", None, (index,))
     corners = {"corners": _corners(box), "other_corners": _corners(boxes[index].get(other))}
     answer = answer.format(reach=_reach(box) if box else "", **corners, **words)
-    return Turn(question, answer, None if two else box, things, (index,))
+    return Turn(question, answer, None if two else box, (index,))
 
 
 @cache

@@ -9,6 +9,7 @@ teach in the same way which picture is meant. The read-outs are thrown away afte
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +52,15 @@ def word_ids(
     return ids
 
 
+@cache
+def name_words(tokenizer: Qwen2TokenizerFast) -> dict[int, str]:
+    """The colours and shapes by their tokens: after a space; colours in quotation marks too, also at the start of an answer."""
+    words = {token: word for word, token in word_ids(tokenizer).items()}
+    for mark in ("", '"'):
+        words |= {token: word for word, token in word_ids(tokenizer, tuple(COLOURS), mark).items()}
+    return words
+
+
 class NameEnd(NamedTuple):
     """Where a thing's name ends in a chat, its pixel box, and which of two pictures is meant (IGNORED where there is one)."""
 
@@ -65,10 +75,7 @@ def name_ends(ids: Sequence[int], about: Sequence[Sequence[About]], tokenizer: Q
     `about`: of each turn, the pictures that the names in its answer are about, in turn: of two, every second name is about the
     second. Names in a question count where it is about one. Where a colour stands for one thing alone, its token counts too.
     """
-    words = {token: word for word, token in word_ids(tokenizer).items()}
-    # After a space and a quotation mark, and where an answer begins with the mark.
-    for mark in ("", '"'):
-        words |= {token: word for word, token in word_ids(tokenizer, tuple(COLOURS), mark).items()}
+    words = name_words(tokenizer)
     opening = tokenizer.convert_tokens_to_ids("<|im_start|>")
     message, named = -1, 0
     for place, token in enumerate(ids):
@@ -98,19 +105,18 @@ def packed(found: Sequence[Sequence[NameEnd]]) -> Batch:
 def _one_picture(one: Scene, rng: np.random.Generator) -> tuple[str, list[About]]:
     """The names of all things in random order, and what they are about."""
     names = [one.things[place].name for place in rng.permutation(len(one.things))]
-    return "".join(f" {name}" for name in names), [(IGNORED, boxes_of(one))] * len(names)
+    return "".join(f" {name}" for name in names), [(IGNORED, boxes_of(one))]
 
 
 def _two_pictures(both: Sequence[Scene], rng: np.random.Generator) -> tuple[str, list[About]]:
-    """MENTIONS times a thing's name with the picture that is meant, told before every name or once for a few."""
-    text, about = "", list[About]()
+    """MENTIONS names of things or a few more, told after the picture that is meant, up to three at a time."""
+    known, text, about = [boxes_of(scene) for scene in both], "", list[About]()
     while len(about) < MENTIONS:
         index = int(rng.integers(2))
-        names = [thing.name for thing in both[index].things]
-        text += f" in the {ORDINALS[index]} picture,"
-        for place in rng.permutation(len(names))[: int(rng.integers(1, 4))]:
-            text += f" {names[place]}"
-            about.append((index, boxes_of(both[index])))
+        names = list(known[index])
+        told = [names[place] for place in rng.permutation(len(names))[: int(rng.integers(1, 4))]]
+        text += f" in the {ORDINALS[index]} picture, {' '.join(told)}"
+        about += [(index, known[index])] * len(told)
     return text, about
 
 

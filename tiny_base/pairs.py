@@ -31,23 +31,24 @@ def _moved(change: Change) -> bool:
     return change.before is not None and change.after is not None and change.before.box != change.after.box
 
 
-def _rearranged(rng: np.random.Generator, scene: Scene) -> Pair:
-    """`scene`, and its things in other places; a thing that finds none is left out."""
+def _rearranged(rng: np.random.Generator, scene: Scene) -> Scene:
+    """The things of `scene` in other places; a thing that finds none is left out."""
     placed = replace(scene, things=())
     for index in rng.permutation(len(scene.things)):
         thing = scene.things[index]
         box = free_box(rng, placed, thing.box[2] - thing.box[0])
         if box is not None:
             placed = replace(placed, things=(*placed.things, replace(thing, box=box)))
-    return Pair(scene, (), Candidate("rearranged", placed, (), 0))
+    return placed
 
 
 def rearranged_scenes(rng: np.random.Generator, side: int) -> tuple[Scene, Scene]:
     """A random scene of `side` pixels with one thing or more, and the same things in other places."""
     while True:
-        pair = _rearranged(rng, random_scene(rng, plain_background(rng, side)))
-        if pair.source.things and pair.candidate.scene.things:
-            return pair.source, pair.candidate.scene
+        scene = random_scene(rng, plain_background(rng, side))
+        elsewhere = _rearranged(rng, scene)
+        if elsewhere.things:
+            return scene, elsewhere
 
 
 def _few_colours(pair: Pair, rng: np.random.Generator) -> Pair:
@@ -73,7 +74,7 @@ def _few_colours(pair: Pair, rng: np.random.Generator) -> Pair:
 
 def random_pair(rng: np.random.Generator, side: int) -> Pair:
     """A pair of one of SHOWN's kinds, pictures of `side` pixels; groups without one are drawn again."""
-    kind = rng.choice(list(SHOWN), p=list(SHOWN.values()))
+    kind = str(rng.choice(list(SHOWN), p=list(SHOWN.values())))
     while True:
         source, request, candidates = random_group(rng, side, None)
         if kind == "unasked":
@@ -84,5 +85,5 @@ def random_pair(rng: np.random.Generator, side: int) -> Pair:
             break
     pair = Pair(source, request, candidates[int(rng.integers(len(candidates)))])
     if kind == "rearranged":
-        pair = _rearranged(rng, source)
+        pair = Pair(source, (), Candidate(kind, _rearranged(rng, source), (), 0))
     return _few_colours(pair, rng) if rng.random() < FEW_COLOURS else pair

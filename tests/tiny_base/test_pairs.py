@@ -3,6 +3,7 @@
 import numpy as np
 
 from tiny_base.model import SIDE
+from tiny_base.names import boxes_of
 from tiny_base.pairs import random_pair
 
 PAIRS = [random_pair(np.random.default_rng([3, number]), SIDE) for number in range(300)]
@@ -21,7 +22,7 @@ def test_a_rearranged_pair_holds_the_same_things_elsewhere():
         assert not request and not candidate.changes
         before, after = sizes(source), sizes(candidate.scene)
         assert after.items() <= before.items()
-        boxes = {thing.name: thing.box for thing in source.things}
+        boxes = boxes_of(source)
         elsewhere += [boxes[thing.name] != thing.box for thing in candidate.scene.things]
     assert np.mean(elsewhere) > 0.95
 

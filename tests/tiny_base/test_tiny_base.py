@@ -15,7 +15,7 @@ from tiny_base.__main__ import NO_LEVELS, Batches, chat
 from tiny_base.comparing import compared
 from tiny_base.grounding import ONE_PICTURE, TWO_PICTURES, conversation
 from tiny_base.model import CELL, SIDE
-from tiny_base.names import NamedThings, name_ends, word_ids
+from tiny_base.names import NamedThings, boxes_of, name_ends, name_words
 from tiny_base.vision import DAMAGES, GROUNDS, IGNORED, ScenesWithTargets, ground, random_pictures, token_targets
 
 PLACE = re.compile(r'"(\w+(?: \w+)?)",?(?: which is)?(?: at)? (?:nowhere|(\d+), (\d+), (\d+), (\d+))')
@@ -34,22 +34,16 @@ def test_answers_name_the_things_and_their_places():
     kinds = Counter()
     for number in range(200):
         talk = conversation(7, number, SIDE, TWO_PICTURES)
-        pictures = [
-            {name: normalised(box, (SIDE, SIDE)) for name, box in turn.things.items()}
-            for ordinal in ("In the first", "In the second")
-            for turn in [next((turn for turn in talk.turns if ordinal in turn.question), None)]
-            if turn is not None
-        ]
+        pictures = [{t.name: normalised(t.box, (SIDE, SIDE)) for t in scene.things} for scene in talk.scenes]
         for turn in talk.turns:
-            boxes = {name: normalised(box, (SIDE, SIDE)) for name, box in turn.things.items()}
+            boxes = pictures["In the second" in turn.question]
             told = said_places(turn.answer)
             if "what is meant" in turn.question or "differs" in turn.question or "changed" in turn.question:
                 continue
             if "in each picture" in turn.question:
                 kinds["each"] += 1
                 assert [name for name, _ in told] == [told[0][0]] * 2 and told[0][0] in turn.question
-                if len(pictures) == 2:
-                    assert [box for _, box in told] == [known.get(told[0][0]) for known in pictures]
+                assert [box for _, box in told] == [known.get(told[0][0]) for known in pictures]
                 continue
             assert all(boxes.get(name) == box for name, box in told)
             if "which things are there?" in turn.question.lower():
@@ -154,9 +148,7 @@ def test_the_second_picture_is_told_what_stood_in_the_first_and_whether_it_diffe
 
 def test_read_outs_look_where_names_end(tiny_processor):
     tokenizer = tiny_processor.tokenizer
-    words = {token: word for word, token in word_ids(tokenizer).items()}
-    for before in ("", '"'):
-        words |= {token: word for word, token in word_ids(tokenizer, tuple(COLOURS), before).items()}
+    words = name_words(tokenizer)
     for number in range(20):
         talk = conversation(7, number, SIDE, ONE_PICTURE)
         text = tiny_processor.apply_chat_template(chat(talk))
@@ -164,12 +156,12 @@ def test_read_outs_look_where_names_end(tiny_processor):
         ends = {place: box for place, box, _ in name_ends(ids, talk.about(), tokenizer)}
         assert ends
         for place, box in ends.items():
-            names = [name for name, known in talk.turns[0].things.items() if known == box]
+            names = [name for name, known in boxes_of(talk.scenes[0]).items() if known == box]
             word = words[ids[place]]
             assert len(names) == 1 and word in names[0].split()
             assert word in COLOURS or f"{words[ids[place - 1]]} {word}" == names[0]
         names = [f"{words.get(before)} {words.get(token)}" for before, token in itertools.pairwise(ids)]
-        said = sum(name in talk.turns[0].things for name in names)
+        said = sum(name in boxes_of(talk.scenes[0]) for name in names)
         assert sum(words[ids[place]] in SHAPES for place in ends) == said
 
 
@@ -222,8 +214,7 @@ def test_batches_hold_corners_within_the_picture(tiny_processor, batches):
     assert batch["corners"].min() >= 0 and batch["corners"].max() <= SIDE
     assert (batch["corners"][:, :2] < batch["corners"][:, 2:]).all()
     tokenizer = tiny_processor.tokenizer
-    colours = [word_ids(tokenizer, tuple(COLOURS), before).values() for before in ("", '"')]
-    names = {*word_ids(tokenizer).values(), *itertools.chain(*colours)}
+    names = name_words(tokenizer).keys()
     rows, places = batch["places"].T
     assert set(batch["input_ids"][rows, places].tolist()) <= names
     if "cells" in batch:
