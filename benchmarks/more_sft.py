@@ -3,16 +3,20 @@
     python -m benchmarks.more_sft            # after `make demo`; about as long as both of its training stages
 
 The control is stage 1 from the start with the same recipe but for `max_steps`, which is scaled by (SFT + GRPO) / SFT wall
-time, so that its learning-rate schedule fits its length.
+time, so that its learning-rate schedule fits its length. It learns from rows of its own, drawn from the next seed and more of
+them in the same proportion, so that it sees none more often than stage 1 did.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
+
+import yaml
 
 from data.rows import load_rows
 from evaluation.heldout import write_verdicts
@@ -21,7 +25,7 @@ from evaluation.printed import print_table
 from evaluation.recipe import EvalRecipe
 from evaluation.report import bare_rows, format_cell, read_completions
 from pipeline.folders import need
-from pipeline.recipe import load_model
+from pipeline.recipe import load_model, read_yaml
 from rewards_fn.recipe import own_rewards
 from verdict import load_spec
 
@@ -49,8 +53,14 @@ def main() -> None:
         flush=True,
     )
     output = recipe.run_dir / "control"
+    output.mkdir(parents=True, exist_ok=True)
+    drawn = read_yaml(recipes / "data.yaml")
+    groups = drawn["groups"] | {"train": math.ceil(drawn["groups"]["train"] * steps / sft_steps)}
+    changed = {"output_dir": str(output / "data"), "seed": drawn["seed"] + 1, "groups": groups}
+    (output / "data.yaml").write_text(yaml.safe_dump(drawn | changed))
+    subprocess.run([sys.executable, "-m", "data", "--config", str(output / "data.yaml")], check=True)
     command = [sys.executable, "-m", "sft", "--config", str(recipes / "sft.yaml")]
-    command += ["--output_dir", str(output / "sft"), "--max_steps", str(steps)]
+    command += ["--data_dir", str(output / "data"), "--output_dir", str(output / "sft"), "--max_steps", str(steps)]
     subprocess.run(command, check=True)
 
     spec = load_spec(output / "sft" / "merged")
