@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from training.model import load_processor, vision_token_ids
 from verdict import Spec
 
-# fp32: reassociated sums of a merged and an unmerged adapter differ by rounding only.
+# What rounding merged weights to fp32 may do to logits, computed in fp64: fp32 arithmetic alone moves logits of 20 as far.
 TOLERANCE = 1e-4
 PROMPTS = 4
 ROOM = 1.2  # of the weights: what a GPU must have free to answer the prompts
@@ -30,7 +30,7 @@ Load = Callable[[], PreTrainedModel]
 
 @dataclass(frozen=True)
 class Answer:
-    """Logits of every position of a prompt, fp32, and the greedy completion."""
+    """Logits of every position of a prompt, and the greedy completion."""
 
     logits: torch.Tensor
     text: str
@@ -88,17 +88,19 @@ def device_for(model: PreTrainedModel, dtype: torch.dtype) -> str:
 
 
 @torch.inference_mode()
-def answers(source: Load, folder: Path, spec: Spec, dtype: torch.dtype) -> list[Answer]:
-    """What the model that `source` gives answers to the prompts, computed in `dtype`; it is freed afterwards.
+def answers(
+    source: Load, folder: Path, spec: Spec, dtype: torch.dtype, logits_in: torch.dtype | None = None
+) -> list[Answer]:
+    """What the model that `source` gives answers to the prompts, computed in `dtype`, logits in `logits_in` if it is given.
 
-    On a GPU where there is one with room. `folder` holds the processor.
+    On a GPU where there is one with room; the model is freed afterwards. `folder` holds the processor.
     """
     processor = AutoProcessor.from_pretrained(folder)
     model = source()
-    model = model.to(device_for(model, dtype), dtype).eval()
-    found = []
-    for prompt in prompts(processor, spec):
-        prompt = prompt.to(model.device)
+    model = model.to(device_for(model, logits_in or dtype), dtype).eval()
+    asked = [prompt.to(model.device) for prompt in prompts(processor, spec)]
+    texts = []
+    for prompt in asked:
         written = model.generate(
             **prompt,
             do_sample=False,
@@ -108,9 +110,9 @@ def answers(source: Load, folder: Path, spec: Spec, dtype: torch.dtype) -> list[
             max_new_tokens=spec.max_new_tokens,
             suppress_tokens=vision_token_ids(processor),
         )
-        text = processor.decode(written[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
-        found.append(Answer(model(**prompt).logits.float().cpu(), text))
-    return found
+        texts.append(processor.decode(written[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
+    model = model.to(logits_in or dtype)
+    return [Answer(model(**prompt).logits.cpu(), text) for prompt, text in zip(asked, texts, strict=True)]
 
 
 def furthest(one: Sequence[Answer], other: Sequence[Answer]) -> float:
@@ -124,15 +126,16 @@ def same(one: Sequence[Answer], other: Sequence[Answer]) -> int:
 
 
 def check_answers(folder: Path, expected: Load, spec: Spec, stored: torch.dtype) -> dict[str, Any]:
-    """Compares the checkpoint in `folder`, reloaded, with the model that `expected` gives, both computing in fp32.
+    """Compares the checkpoint in `folder`, reloaded, with the model that `expected` gives, both writing verdicts in fp32.
 
-    Where weights are stored in fp32, logits may differ by TOLERANCE and every verdict must be the same. Where they are stored
-    in less, the merge was rounded: the tolerance is then measured, as what the same dtype's arithmetic does to the logits of
-    the expected model itself, and verdicts are compared and reported. Raises UserError for a logit beyond the tolerance, and
-    for another verdict in fp32.
+    Where weights are stored in fp32, logits, computed in fp64, may differ by TOLERANCE, and every verdict must be the same.
+    Where they are stored in less, the merge was rounded: the tolerance is then measured, as what the same dtype's arithmetic
+    does to the logits of the expected model itself, and verdicts are compared and reported. Raises UserError for a logit
+    beyond the tolerance, and for another verdict in fp32.
     """
-    merged = answers(lambda: load(folder), folder, spec, torch.float32)
-    trained = answers(expected, folder, spec, torch.float32)
+    logits_in = torch.float64 if stored == torch.float32 else torch.float32
+    merged = answers(lambda: load(folder), folder, spec, torch.float32, logits_in)
+    trained = answers(expected, folder, spec, torch.float32, logits_in)
     tolerance = TOLERANCE
     report: dict[str, Any] = {"prompts": PROMPTS, "same_verdicts": {"float32": same(merged, trained)}}
     if stored != torch.float32:
