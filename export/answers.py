@@ -88,16 +88,14 @@ def device_for(model: PreTrainedModel, dtype: torch.dtype) -> str:
 
 
 @torch.inference_mode()
-def answers(
-    source: Load, folder: Path, spec: Spec, dtype: torch.dtype, logits_in: torch.dtype | None = None
-) -> list[Answer]:
-    """What the model that `source` gives answers to the prompts, computed in `dtype`, logits in `logits_in` if it is given.
+def answers(source: Load, folder: Path, spec: Spec, dtype: torch.dtype, logits_in: torch.dtype) -> list[Answer]:
+    """What the model that `source` gives answers to the prompts, verdicts written in `dtype`, logits in `logits_in`.
 
     On a GPU where there is one with room; the model is freed afterwards. `folder` holds the processor.
     """
     processor = AutoProcessor.from_pretrained(folder)
     model = source()
-    model = model.to(device_for(model, logits_in or dtype), dtype).eval()
+    model = model.to(device_for(model, logits_in), dtype).eval()
     asked = [prompt.to(model.device) for prompt in prompts(processor, spec)]
     texts = []
     for prompt in asked:
@@ -111,7 +109,7 @@ def answers(
             suppress_tokens=vision_token_ids(processor),
         )
         texts.append(processor.decode(written[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
-    model = model.to(logits_in or dtype)
+    model = model.to(logits_in)
     return [Answer(model(**prompt).logits.cpu(), text) for prompt, text in zip(asked, texts, strict=True)]
 
 
@@ -139,10 +137,10 @@ def check_answers(folder: Path, expected: Load, spec: Spec, stored: torch.dtype)
     tolerance = TOLERANCE
     report: dict[str, Any] = {"prompts": PROMPTS, "same_verdicts": {"float32": same(merged, trained)}}
     if stored != torch.float32:
-        rounded = answers(expected, folder, spec, stored)
+        rounded = answers(expected, folder, spec, stored, stored)
         tolerance = furthest(rounded, trained)
         name = str(stored).removeprefix("torch.")
-        report["same_verdicts"][name] = same(answers(lambda: load(folder), folder, spec, stored), rounded)
+        report["same_verdicts"][name] = same(answers(lambda: load(folder), folder, spec, stored, stored), rounded)
         report["tolerance_is"] = f"how far {name} arithmetic moves the logits of the trained model"
     difference = furthest(merged, trained)
     report |= {"max_logit_difference": difference, "tolerance": tolerance}

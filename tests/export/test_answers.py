@@ -4,8 +4,9 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from export.answers import device_for
+from export.answers import answers, device_for, furthest, load
 from tests.conftest import BASE
+from tests.export.conftest import SPEC
 
 
 @pytest.mark.parametrize(
@@ -22,3 +23,14 @@ def test_the_model_goes_where_there_is_room(monkeypatch, gpu, free, dtype, devic
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, free))
     assert device_for(model, dtype) == device
+
+
+def test_logits_of_fp32_weights_are_compared_without_the_noise_of_fp32_arithmetic():
+    # Verdicts are a matter of the dtype that people generate in; a few tokens are enough to tell.
+    spec = SPEC.model_copy(update={"max_new_tokens": 4})
+    single, double = (
+        answers(lambda: load(BASE), BASE, spec, torch.float32, in_) for in_ in (torch.float32, torch.float64)
+    )
+    assert {answer.logits.dtype for answer in double} == {torch.float64}
+    assert 0 < furthest(single, double) < 1e-3
+    assert [answer.text for answer in single] == [answer.text for answer in double]
