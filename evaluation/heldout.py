@@ -31,7 +31,11 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
 def write_verdicts(
     name: str, weights: str, adapter: Path | None, rows: Dataset, spec: Spec, batch_size: int, file: Path
 ) -> None:
-    """Appends the greedy verdict of every row that `file` lacks, longest prompts first, synced to disk per batch."""
+    """Appends the greedy verdict of every row that `file` lacks, longest prompts first, synced to disk per batch.
+
+    A batch takes as long as its longest verdict. So the first round stops at a third of the token limit, and what was cut
+    off there is asked again, with its like, up to the limit.
+    """
     done = {line["id"] for line in read_lines(file)}
     tasks = list(rows["task"])  # the column alone: a whole row would decode its images
     left = [place for place, identity in enumerate(rows["id"]) if identity not in done]
@@ -42,13 +46,19 @@ def write_verdicts(
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapter))
     with file.open("a") as out, tqdm(total=len(rows), initial=len(done), desc=f"verdicts of {name}", unit="row") as bar:
-        for places in in_batches(len(left), batch_size):
-            part = [rows[left[place]] for place in places]
-            messages = [prompt_messages(row["task"], row["instruction"], spec) for row in part]
-            said = generate(model, processor, messages, [row["images"] for row in part], spec.max_new_tokens)
-            for row, completion in zip(part, said, strict=True):
-                line = {"id": row["id"], "completion": completion.text, "truncated": completion.truncated}
-                out.write(json.dumps(line, ensure_ascii=False) + "\n")
-            out.flush()
-            os.fsync(out.fileno())
-            bar.update(len(part))
+        for limit in (max(1, spec.max_new_tokens // 3), spec.max_new_tokens):
+            cut_off = []
+            for places in in_batches(len(left), batch_size):
+                part = [rows[left[place]] for place in places]
+                messages = [prompt_messages(row["task"], row["instruction"], spec) for row in part]
+                said = generate(model, processor, messages, [row["images"] for row in part], limit)
+                for place, row, completion in zip(places, part, said, strict=True):
+                    if completion.truncated and limit < spec.max_new_tokens:
+                        cut_off.append(left[place])
+                        continue
+                    line = {"id": row["id"], "completion": completion.text, "truncated": completion.truncated}
+                    out.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    bar.update()
+                out.flush()
+                os.fsync(out.fileno())
+            left = cut_off

@@ -1,0 +1,32 @@
+"""Held-out verdicts come in two rounds, so that a long one does not hold up a batch: they are what one round gives."""
+
+from data.rows import load_rows, prompt_messages
+from evaluation.generate import generate
+from evaluation.heldout import read_lines, write_verdicts
+from tests.conftest import BASE
+from training.model import load_model, load_processor
+from verdict import load_spec
+
+
+def test_verdicts_cut_off_in_the_first_round_are_written_in_whole(small_data, tmp_path):
+    spec = load_spec(small_data).model_copy(update={"max_new_tokens": 90})
+    rows = load_rows(small_data / "heldout.parquet", spec)
+    write_verdicts("base", str(BASE), None, rows, spec, 3, tmp_path / "base.jsonl")
+    lines = {line["id"]: line for line in read_lines(tmp_path / "base.jsonl")}
+
+    model, processor = load_model(str(BASE), None, None), load_processor(str(BASE), spec)
+    for row in rows:
+        asked = [prompt_messages(row["task"], row["instruction"], spec)]
+        (said,) = generate(model, processor, asked, [row["images"]], spec.max_new_tokens)
+        assert (lines[row["id"]]["completion"], lines[row["id"]]["truncated"]) == (said.text, said.truncated)
+
+    tokens = [len(processor.tokenizer(line["completion"])["input_ids"]) for line in lines.values()]
+    assert len(lines) == len(rows)
+    assert min(tokens) < spec.max_new_tokens // 3 < max(tokens)  # some were written in either round
+
+
+def test_a_limit_of_one_token_is_kept(small_data, tmp_path):
+    spec = load_spec(small_data).model_copy(update={"max_new_tokens": 1})
+    rows = load_rows(small_data / "heldout.parquet", spec).select(range(3))
+    write_verdicts("base", str(BASE), None, rows, spec, 2, tmp_path / "base.jsonl")
+    assert [line["truncated"] for line in read_lines(tmp_path / "base.jsonl")] == [True] * 3
