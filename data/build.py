@@ -7,7 +7,7 @@ of each row only its hashes, its names and its report figures are held (about 1 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -16,13 +16,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow
 from pyarrow import parquet
 from tqdm import tqdm
 
 from data.faults import Fault, Policy
 from data.prepare import Context, Outcome, prepare_chunk, start
-from data.recipe import SPLITS, DataRecipe, Source, Split
+from data.recipe import SPLITS, DataRecipe, Kept, Source, Split
 from data.sources import LAYOUTS
 from data.splits import assign, components
 from pipeline.errors import UserError
@@ -138,6 +139,26 @@ def with_splits(
     return result, splits
 
 
+def thinned(
+    outcomes: Sequence[Outcome], splits: Sequence[Split | None], keep: Mapping[Split, Kept], seed: int
+) -> tuple[list[Outcome], list[Split | None]]:
+    """(outcomes, splits) with all but the shares in `keep` of a split's failed edits and `pq` rows dropped, drawn by `seed`."""
+    result, left = list(outcomes), list(splits)
+    for split, shares in keep.items():
+        own = [place for place, its in enumerate(splits) if its == split]
+        kinds = {
+            "failed": [place for place in own if outcomes[place].task == "sc" and outcomes[place].boxes == ()],
+            "pq": [place for place in own if outcomes[place].task == "pq"],
+        }
+        for number, (kind, places) in enumerate(kinds.items()):
+            share = getattr(shares, kind)
+            order = np.random.default_rng([seed, SPLITS.index(split), number]).permutation(places)
+            for place in order[round(share * len(places)) :]:
+                result[place] = replace(result[place], fault=Fault("thinned_out", f"{share:g} of {kind} in {split}"))
+                left[place] = None
+    return result, left
+
+
 def write_splits(
     shards: Sequence[Shard],
     outcomes: Sequence[Outcome],
@@ -176,6 +197,7 @@ def build(recipe: DataRecipe, sources: Sequence[Source], context: Context, folde
     entries = [shard.entry for shard in shards for _ in shard.outcomes]
     outcomes = with_groups(without_repeats([row for shard in shards for row in shard.outcomes]))
     outcomes, splits = with_splits(outcomes, entries, sources, recipe.seed)
+    outcomes, splits = thinned(outcomes, splits, recipe.keep, recipe.seed)
     refuse(outcomes, context.policy)
     write_splits(shards, outcomes, splits, context.schema, folder)
     (folder / "shards").rmdir()

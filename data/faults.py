@@ -62,6 +62,7 @@ KINDS: dict[str, Kind] = {
     # the row among the others
     "benchmark_overlap": Kind("drop", False, "an image is one of a benchmark's, exactly or to the eye"),
     "not_for_sft": Kind("drop", False, "it fell to train or validation, and has no whole verdict to imitate"),
+    "thinned_out": Kind("drop", False, "the recipe keeps only a share of its split's rows of its kind"),
 }
 
 

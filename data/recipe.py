@@ -66,6 +66,13 @@ class Groups(Strict):
     heldout: Count
 
 
+class Kept(Strict):
+    """What share of a split's rows of a kind is kept, 0..1: failed edits (`sc` rows without a region), and `pq` rows."""
+
+    failed: Annotated[float, Field(ge=0, le=1)] = 1.0
+    pq: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
 class DataRecipe(Strict):
     """`data.yaml`: `sources`, or `groups` of drawn ones, or both."""
 
@@ -73,6 +80,7 @@ class DataRecipe(Strict):
     seed: int = 0
     sources: list[Source] = []
     groups: Groups | None = None
+    keep: Annotated[dict[Split, Kept], Field(description="shares of a split's rows that are kept; all by default")] = {}
     side: Annotated[
         int, Field(ge=32, description="side of a drawn picture, longest side of a photograph, in pixels")
     ] = 64
