@@ -33,7 +33,7 @@ def write_verdicts(
 ) -> None:
     """Appends the greedy verdict of every row that `file` lacks, longest prompts first, synced to disk per batch.
 
-    A batch takes as long as its longest verdict. So the first round stops at a third of the token limit, and what was cut
+    A batch takes as long as its longest verdict. So the first round stops at half of the token limit, and what was cut
     off there is asked again, with its like, up to the limit.
     """
     done = {line["id"] for line in read_lines(file)}
@@ -46,7 +46,7 @@ def write_verdicts(
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapter))
     with file.open("a") as out, tqdm(total=len(rows), initial=len(done), desc=f"verdicts of {name}", unit="row") as bar:
-        for limit in (max(1, spec.max_new_tokens // 3), spec.max_new_tokens):
+        for limit in (max(1, spec.max_new_tokens // 2), spec.max_new_tokens):
             cut_off = []
             for places in in_batches(len(left), batch_size):
                 part = [rows[left[place]] for place in places]

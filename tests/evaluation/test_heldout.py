@@ -9,7 +9,7 @@ from verdict import load_spec
 
 
 def test_verdicts_cut_off_in_the_first_round_are_written_in_whole(small_data, tmp_path):
-    spec = load_spec(small_data).model_copy(update={"max_new_tokens": 90})
+    spec = load_spec(small_data).model_copy(update={"max_new_tokens": 60})
     rows = load_rows(small_data / "heldout.parquet", spec)
     write_verdicts("base", str(BASE), None, rows, spec, 3, tmp_path / "base.jsonl")
     lines = {line["id"]: line for line in read_lines(tmp_path / "base.jsonl")}
@@ -22,7 +22,7 @@ def test_verdicts_cut_off_in_the_first_round_are_written_in_whole(small_data, tm
 
     tokens = [len(processor.tokenizer(line["completion"])["input_ids"]) for line in lines.values()]
     assert len(lines) == len(rows)
-    assert min(tokens) < spec.max_new_tokens // 3 < max(tokens)  # some were written in either round
+    assert min(tokens) < spec.max_new_tokens // 2 < max(tokens)  # some were written in either round
 
 
 def test_a_limit_of_one_token_is_kept(small_data, tmp_path):

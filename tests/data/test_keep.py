@@ -1,0 +1,54 @@
+"""A recipe may keep only a share of a split's failed edits and `pq` rows; the other splits, and its other rows, stay whole."""
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.build import thinned
+from data.prepare import Outcome
+from data.recipe import Kept
+from tests.data.conftest import data_recipe, prepared
+
+BOX = (0.0, 0.0, 10.0, 10.0)
+KINDS = {"edited": ("sc", (BOX,)), "unknown": ("sc", None), "failed": ("sc", ()), "pq": ("pq", None)}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(sorted(KINDS)), st.sampled_from(["train", "rl", None])), max_size=60),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.integers(0, 5),
+)
+def test_shares_are_met_and_nothing_else_is_touched(rows, failed, pq, seed):
+    outcomes = [
+        Outcome(place=f"rows:{n}", id=str(n), source="s", task=KINDS[kind][0], boxes=KINDS[kind][1])
+        for n, (kind, _) in enumerate(rows)
+    ]
+    splits = [split for _, split in rows]
+    kept, left = thinned(outcomes, splits, {"rl": Kept(failed=failed, pq=pq)}, seed)
+    before, after = Counter(rows), Counter(zip([kind for kind, _ in rows], left, strict=True))
+    share = {("failed", "rl"): failed, ("pq", "rl"): pq}
+    for key, count in before.items():
+        if key[1] is not None:
+            assert after[key] == round(share.get(key, 1) * count)
+    for old, new, was, its in zip(outcomes, kept, splits, left, strict=True):
+        assert (new.fault is None) == (was == its) and (
+            its is not None or was is None or new.fault.kind == "thinned_out"
+        )
+        assert new.id == old.id
+    assert thinned(outcomes, splits, {"rl": Kept(failed=failed, pq=pq)}, seed) == (kept, left)
+
+
+def test_the_report_says_what_was_left_out(tmp_path):
+    groups = {"train": 1, "validation": 1, "rl": 4, "heldout": 1}
+    done, report = prepared(data_recipe(tmp_path, [], groups=groups, keep={"rl": {"failed": 0, "pq": 0.25}}))
+    assert done.returncode == 0, done.stderr
+    rl = report["splits"]["rl"]
+    assert rl["pq"] == 4 and rl["sc"] == rl["sc_with_region"] > 0
+    assert report["splits"]["heldout"]["rows"] == 8
+    assert report["sources"]["synthetic"]["dropped"] == {"thinned_out": 32 - rl["rows"]}
+    assert "thinned_out" in done.stdout
+
+    wrong, _ = prepared(data_recipe(tmp_path, [], groups=groups, keep={"rl": {"failed": 1.5}}))
+    assert wrong.returncode != 0 and "keep.rl.failed" in wrong.stderr
