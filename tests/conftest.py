@@ -55,6 +55,7 @@ def small_data(tmp_path_factory) -> Path:
         "data",
         output_dir=str(folder),
         groups={"train": 6, "validation": 1, "rl": 3, "heldout": 2},
+        keep=...,
         max_new_tokens=24,
         processes=1,
     )

@@ -111,6 +111,9 @@ def grpo_recipe(tmp_path_factory, small_data):
         "model_name_or_path": str(base),
         "data_dir": str(small_data),
         "output_dir": str(folder / "out"),
+        "lora_target_modules": [
+            r"model\.language_model\.layers\.\d+\.self_attn\.(q|k|v|o)_proj"
+        ],  # gradients of every layer
         "num_generations": 4,
         "reward_funcs": ["tests.stages.length_reward:length"],
         "reward_weights": [1.0],
