@@ -8,6 +8,7 @@ import torch
 from datasets import Dataset
 
 from data.rows import FEATURES
+from pipeline.recipe import read_yaml
 from tests.conftest import BASE, ROOT, write_recipe
 from tests.engines.gradients import chosen, grpo_trainer, loss_and_gradients, padded, sft_trainer
 from tests.engines.launched import environment, free_port
@@ -111,9 +112,8 @@ def grpo_recipe(tmp_path_factory, small_data):
         "model_name_or_path": str(base),
         "data_dir": str(small_data),
         "output_dir": str(folder / "out"),
-        "lora_target_modules": [
-            r"model\.language_model\.layers\.\d+\.self_attn\.(q|k|v|o)_proj"
-        ],  # gradients of every layer
+        "lora_target_modules": read_yaml(ROOT / "recipes" / "tiny" / "sft.yaml")["lora_target_modules"],  # every layer
+        "temperature": 0.5,
         "num_generations": 4,
         "reward_funcs": ["tests.stages.length_reward:length"],
         "reward_weights": [1.0],
