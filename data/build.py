@@ -146,12 +146,10 @@ def thinned(
     result, left = list(outcomes), list(splits)
     for split, shares in keep.items():
         own = [place for place, its in enumerate(splits) if its == split]
-        kinds = {
-            "failed": [place for place in own if outcomes[place].task == "sc" and outcomes[place].boxes == ()],
-            "pq": [place for place in own if outcomes[place].task == "pq"],
-        }
-        for number, (kind, places) in enumerate(kinds.items()):
-            share = getattr(shares, kind)
+        failed = [place for place in own if outcomes[place].task == "sc" and outcomes[place].boxes == ()]
+        pq = [place for place in own if outcomes[place].task == "pq"]
+        kinds = (("failed", shares.failed, failed), ("pq", shares.pq, pq))
+        for number, (kind, share, places) in enumerate(kinds):
             order = np.random.default_rng([seed, SPLITS.index(split), number]).permutation(places)
             for place in order[round(share * len(places)) :]:
                 result[place] = replace(result[place], fault=Fault("thinned_out", f"{share:g} of {kind} in {split}"))

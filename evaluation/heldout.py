@@ -49,12 +49,13 @@ def write_verdicts(
         for limit in (max(1, spec.max_new_tokens // 2), spec.max_new_tokens):
             cut_off = []
             for places in in_batches(len(left), batch_size):
-                part = [rows[left[place]] for place in places]
+                batch = [left[place] for place in places]
+                part = [rows[place] for place in batch]
                 messages = [prompt_messages(row["task"], row["instruction"], spec) for row in part]
                 said = generate(model, processor, messages, [row["images"] for row in part], limit)
-                for place, row, completion in zip(places, part, said, strict=True):
+                for place, row, completion in zip(batch, part, said, strict=True):
                     if completion.truncated and limit < spec.max_new_tokens:
-                        cut_off.append(left[place])
+                        cut_off.append(place)
                         continue
                     line = {"id": row["id"], "completion": completion.text, "truncated": completion.truncated}
                     out.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -41,7 +41,7 @@ def outcome(images, tmp_path, made):
 def test_there_is_a_row_for_every_kind():
     met = {kind for case in CASES for kind in (*case.fixed, case.dropped)} - {None}
     assert len([case for case in CASES if case.fixed or case.dropped]) >= 60
-    assert set(KINDS) - met == {"not_for_sft", "thinned_out"}  # tests/data/test_build.py
+    assert set(KINDS) - met == {"not_for_sft", "thinned_out"}  # tests/data/test_build.py, test_keep.py
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.dropped not in AMONG_OTHERS], ids=lambda case: case.wrong)
