@@ -64,10 +64,10 @@ def state(path: Path) -> list[Any]:
 
 
 def spec_of(recipe: DataRecipe, templates: Templates) -> Spec:
-    """The spec, with the prompts of `prompt_from`. Raises UserError where that source has none that can be recovered."""
+    """The spec, in the words of the recipe or of `prompt_from`. Raises UserError where that source has no prompt in common."""
     spec = Spec(pixels=recipe.pixels, max_new_tokens=recipe.max_new_tokens)
     if recipe.prompt_from is None:
-        return spec
+        return spec.model_copy(update={"prompts": {**spec.prompts, **recipe.prompts}})
     own = {task: templates[recipe.prompt_from, task] for task in TASKS if (recipe.prompt_from, task) in templates}
     if not own:
         raise UserError(f"prompt_from: the rows of {recipe.prompt_from!r} have no prompt in common")

@@ -9,7 +9,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from data.faults import Policy, policies
-from verdict.spec import Pixels
+from verdict import Task
+from verdict.spec import Pixels, Prompt
 
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0)]
@@ -92,7 +93,11 @@ class DataRecipe(Strict):
     tokenizer: Annotated[
         Path | None, Field(description="folder with a tokenizer.json, to count tokens in the report")
     ] = None
-    prompt_from: Annotated[str | None, Field(description="source whose prompts train; null: this project's own")] = None
+    prompts: Annotated[
+        dict[Task, Prompt],
+        Field(description="what is asked, with $instruction, $low, $high; this project's own by default"),
+    ] = {}
+    prompt_from: Annotated[str | None, Field(description="source whose prompts train; null: `prompts`")] = None
     policy: Annotated[dict[str, Policy], Field(description="kind of fault -> fix, drop or fail (data/faults.py)")] = {}
     box_tolerance: Annotated[float, Field(ge=0, description="how far out of 0..1000 a box is clamped, not dropped")] = (
         5.0
@@ -111,6 +116,8 @@ class DataRecipe(Strict):
     def _something(self) -> Self:
         if not self.sources and self.groups is None:
             raise ValueError("nothing to make rows of: give sources, or groups to draw")
+        if self.prompt_from is not None and self.prompts:
+            raise ValueError("give prompts or prompt_from, not both")
         if self.prompt_from is not None and self.prompt_from not in {source.name for source in self.sources}:
             raise ValueError(f"prompt_from: there is no source {self.prompt_from!r}")
         return self

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
-from transformers import Cache, PreTrainedModel, ProcessorMixin
+from transformers import Cache, PreTrainedModel, ProcessorMixin, StoppingCriteria, StoppingCriteriaList
 
 from training.model import vision_token_ids
 
@@ -44,6 +44,17 @@ class Generated(NamedTuple):
     completions: list[Completion]
 
 
+class EnoughEnded(StoppingCriteria):
+    """Ends a batch when `share` (0..1) of its rows hold one of the `last` tokens behind the first `start` ones."""
+
+    def __init__(self, share: float, start: int, last: torch.Tensor) -> None:
+        self.share, self.start, self.last = share, start, last
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        ended = torch.isin(input_ids[:, self.start :], self.last).any(dim=1)
+        return (ended.float().mean() >= self.share).expand(len(ended))
+
+
 def generate(
     model: PreTrainedModel,
     processor: ProcessorMixin,
@@ -51,12 +62,14 @@ def generate(
     images: Sequence[Sequence[Image.Image]],
     max_new_tokens: int,
     sampling: Sampling | None = None,
+    enough: float = 1.0,
 ) -> list[Completion]:
     """The completion of each chat, `images[i]` filling the placeholders of `messages[i]`; one batch, padded left.
 
-    Greedy without `sampling`; with it, as torch's generator has been seeded.
+    Greedy without `sampling`; with it, as torch's generator has been seeded. `enough`: the share of the batch, 0..1, at whose
+    end the others are cut off too.
     """
-    return generate_batch(model, processor, messages, images, max_new_tokens, sampling).completions
+    return generate_batch(model, processor, messages, images, max_new_tokens, sampling, enough).completions
 
 
 @torch.inference_mode()
@@ -67,12 +80,16 @@ def generate_batch(
     images: Sequence[Sequence[Image.Image]],
     max_new_tokens: int,
     sampling: Sampling | None = None,
+    enough: float = 1.0,
 ) -> Generated:
     """What `generate` does, with tokens and cache."""
     model.eval()
     texts = processor.apply_chat_template(list(messages), add_generation_prompt=True)
     inputs = processor(text=texts, images=[list(group) for group in images], padding=True, return_tensors="pt")
     inputs = inputs.to(model.device)
+    start = inputs["input_ids"].shape[1]
+    ids = [processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id]
+    last = torch.tensor(ids, device=model.device)
     out = model.generate(
         **inputs,
         do_sample=sampling is not None,
@@ -81,10 +98,10 @@ def generate_batch(
         top_k=None,
         max_new_tokens=max_new_tokens,
         suppress_tokens=vision_token_ids(processor),
+        stopping_criteria=StoppingCriteriaList([EnoughEnded(enough, start, last)]),
         return_dict_in_generate=True,
     )
-    new = out.sequences[:, inputs["input_ids"].shape[1] :]
-    last = torch.tensor([processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id], device=new.device)
+    new = out.sequences[:, start:]
     is_last = torch.isin(new, last)
     ends = is_last.any(dim=1).tolist()
     firsts = is_last.int().argmax(dim=1).tolist()  # argmax: the first of several

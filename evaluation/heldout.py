@@ -16,6 +16,8 @@ from evaluation.generate import generate, in_batches
 from training.model import load_model, load_processor
 from verdict import Spec
 
+ENOUGH = 7 / 8  # of a batch
+
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
     """The verdicts in `file`; a last line that was cut off by a kill is dropped from the file too."""
@@ -33,7 +35,7 @@ def write_verdicts(
 ) -> None:
     """Appends the greedy verdict of every row that `file` lacks, longest prompts first, synced to disk per batch.
 
-    A batch takes as long as its longest verdict. So the first round stops at half of the token limit, and what was cut
+    A batch takes as long as its longest verdict. So in the first round one ends with the last but a few, and what was cut
     off there is asked again, with its like, up to the limit.
     """
     done = {line["id"] for line in read_lines(file)}
@@ -46,15 +48,16 @@ def write_verdicts(
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapter))
     with file.open("a") as out, tqdm(total=len(rows), initial=len(done), desc=f"verdicts of {name}", unit="row") as bar:
-        for limit in (max(1, spec.max_new_tokens // 2), spec.max_new_tokens):
+        for enough in (ENOUGH, 1.0):
             cut_off = []
             for places in in_batches(len(left), batch_size):
                 batch = [left[place] for place in places]
                 part = [rows[place] for place in batch]
                 messages = [prompt_messages(row["task"], row["instruction"], spec) for row in part]
-                said = generate(model, processor, messages, [row["images"] for row in part], limit)
+                images = [row["images"] for row in part]
+                said = generate(model, processor, messages, images, spec.max_new_tokens, enough=enough)
                 for place, row, completion in zip(batch, part, said, strict=True):
-                    if completion.truncated and limit < spec.max_new_tokens:
+                    if completion.truncated and enough < 1:
                         cut_off.append(place)
                         continue
                     line = {"id": row["id"], "completion": completion.text, "truncated": completion.truncated}

@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from verdict.schema import TASKS, Task
 
@@ -31,6 +31,16 @@ The editing instruction: $instruction"""
 
 class SpecError(ValueError):
     """A `verdict.json` that is missing or does not hold what it must; the message names file and field."""
+
+
+def _asking(text: str) -> str:
+    if not Template(text).is_valid() or "instruction" not in Template(text).get_identifiers():
+        raise ValueError("a prompt must hold $instruction, and a dollar sign of its own written $$")
+    return text
+
+
+# A text with `$instruction` and, where wanted, `$low` and `$high`.
+Prompt = Annotated[str, AfterValidator(_asking)]
 
 
 class _Strict(BaseModel):
@@ -58,7 +68,7 @@ class Spec(_Strict):
     """What is asked (prompts, with `$instruction`, `$low` and `$high`), on which pixels, and how long the answer may be."""
 
     version: Literal[1] = 1
-    prompts: dict[Task, str] = {"sc": SC_PROMPT, "pq": PQ_PROMPT}
+    prompts: dict[Task, Prompt] = {"sc": SC_PROMPT, "pq": PQ_PROMPT}
     score_range: tuple[float, float] = (0.0, 25.0)
     pixels: Pixels
     max_new_tokens: Annotated[int, Field(gt=0)]
@@ -68,9 +78,6 @@ class Spec(_Strict):
     def _whole(self) -> Spec:
         if set(self.prompts) != set(TASKS):
             raise ValueError(f"prompts must be given for {' and '.join(TASKS)}")
-        for task, prompt in self.prompts.items():
-            if not Template(prompt).is_valid() or "instruction" not in Template(prompt).get_identifiers():
-                raise ValueError(f"the {task} prompt must hold $instruction, and a dollar sign of its own written $$")
         if self.score_range[0] >= self.score_range[1] or self.pixels.min > self.pixels.max:
             raise ValueError("score_range and pixels must each rise from low to high")
         return self
