@@ -67,7 +67,7 @@ def test_stages_name_the_missing_earlier_stage(tmp_path):
         ("data", {"tokenizer": "/nowhere"}, ["tokenizer", "/nowhere"]),
         ("data", {"policy": {"fense": "fix"}}, ["data.yaml", "policy", "'fense'", "known: "]),
         ("data", {"groups": ...}, ["data.yaml: nothing to make rows of"]),
-        ("data", {"prompt_from": "nobody"}, ["data.yaml: prompt_from", "'nobody'"]),
+        ("data", {"prompts": ..., "prompt_from": "nobody"}, ["data.yaml: prompt_from", "'nobody'"]),
     ],
 )
 def test_wrong_recipes_are_refused_at_the_start(tmp_path, stage, changes, said):
