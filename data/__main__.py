@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.recipe import DataRecipe, Source
-from pipeline.errors import UserError, one_line_errors
-from pipeline.fingerprint import already_made, finish, hash_files, write_json
-from pipeline.folders import whole_folder
-from pipeline.recipe import load_model
-from verdict import TASKS, Spec, save_spec
+from pipeline.fingerprint import hash_files, is_up_to_date, mark_finished
+from pipeline.folders import atomic_directory
+from pipeline.recipe import load_config
+from spatial_edit_reward import TASKS, Spec, save_spec
+from spatial_edit_reward.errors import UserError, one_line_errors
+from spatial_edit_reward.files import write_json
 
 if TYPE_CHECKING:
     from data.sources import Templates
@@ -79,9 +80,9 @@ def spec_of(recipe: DataRecipe, templates: Templates) -> Spec:
 def make(recipe: DataRecipe, folder: Path) -> dict[str, Any]:
     """Writes everything into `folder` and returns the report."""
     from data.build import build
-    from data.faults import policies
+    from data.cleaning.fixer import policies
+    from data.cleaning.prepare import Context
     from data.hashes import read_benchmarks
-    from data.prepare import Context
     from data.report import check_prompts, make_report
     from data.rows import FEATURES
     from data.sources import find_templates
@@ -118,17 +119,17 @@ def main() -> None:
     )
     parser.add_argument("--config", type=Path, required=True, help="the recipe's data.yaml")
     parser.add_argument("--output_dir", type=Path, help="where to write (default: the recipe's)")
-    parser.add_argument("--fresh", action="store_true", help="start over")
+    parser.add_argument("--overwrite", action="store_true", help="start over")
     arguments = parser.parse_args()
     overrides = {"output_dir": arguments.output_dir} if arguments.output_dir else {}
-    recipe = load_model(arguments.config, DataRecipe, overrides)
+    recipe = load_config(arguments.config, DataRecipe, overrides)
     said = recipe.model_dump(mode="json", exclude={"output_dir", "processes"})
     fingerprint = {"recipe": said, "inputs": inputs_of(recipe)}
-    if already_made(recipe.output_dir, fingerprint, arguments.fresh, rebuild=True):
+    if is_up_to_date(recipe.output_dir, fingerprint, arguments.overwrite, rebuild=True):
         return
-    with whole_folder(recipe.output_dir) as folder:
+    with atomic_directory(recipe.output_dir) as folder:
         report = make(recipe, folder)
-        finish(folder, fingerprint)
+        mark_finished(folder, fingerprint)
     from data.printed import print_report
 
     print_report(report)

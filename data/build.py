@@ -21,12 +21,12 @@ import pyarrow
 from pyarrow import parquet
 from tqdm import tqdm
 
-from data.faults import Fault, Policy
-from data.prepare import Context, Outcome, prepare_chunk, start
+from data.cleaning.fixer import Policy, RowError
+from data.cleaning.prepare import Context, Outcome, prepare_chunk, start
 from data.recipe import SPLITS, DataRecipe, Kept, Source, Split
 from data.sources import LAYOUTS
 from data.splits import assign, components
-from pipeline.errors import UserError
+from spatial_edit_reward.errors import UserError
 
 CHUNK = 32
 
@@ -63,7 +63,7 @@ def refuse(outcomes: Sequence[Outcome], policy: dict[str, Policy]) -> None:
     """Raises UserError naming the first row with a fault that the policy lets fail the stage."""
     for row in outcomes:
         if row.fault and policy[row.fault.kind] == "fail":
-            raise UserError(f"{row.place}: {row.fault.kind}: {row.fault.said} (policy: fail)")
+            raise UserError(f"{row.place}: {row.fault.kind}: {row.fault.detail} (policy: fail)")
 
 
 class Shard(NamedTuple):
@@ -102,7 +102,7 @@ def without_repeats(outcomes: Sequence[Outcome]) -> list[Outcome]:
     result = []
     for row in outcomes:
         if row.fault is None and row.id in seen:
-            row = replace(row, fault=Fault("repeated_id", row.id))
+            row = replace(row, fault=RowError("repeated_id", row.id))
         elif row.fault is None:
             seen.add(row.id)
         result.append(row)
@@ -133,13 +133,13 @@ def with_splits(
     splits: list[Split | None] = [None] * len(result)
     for place, split in zip(kept, drawn, strict=True):
         if split in ("train", "validation") and not result[place].whole:
-            result[place] = replace(result[place], fault=Fault("not_for_sft", f"it fell to {split}"))
+            result[place] = replace(result[place], fault=RowError("not_for_sft", f"it fell to {split}"))
         else:
             splits[place] = split
     return result, splits
 
 
-def thinned(
+def subsample(
     outcomes: Sequence[Outcome], splits: Sequence[Split | None], keep: Mapping[Split, Kept], seed: int
 ) -> tuple[list[Outcome], list[Split | None]]:
     """(outcomes, splits) with all but the shares in `keep` of a split's failed edits and `pq` rows dropped, drawn by `seed`."""
@@ -152,7 +152,7 @@ def thinned(
         for number, (kind, share, places) in enumerate(kinds):
             order = np.random.default_rng([seed, SPLITS.index(split), number]).permutation(places)
             for place in order[round(share * len(places)) :]:
-                result[place] = replace(result[place], fault=Fault("thinned_out", f"{share:g} of {kind} in {split}"))
+                result[place] = replace(result[place], fault=RowError("subsampled", f"{share:g} of {kind} in {split}"))
                 left[place] = None
     return result, left
 
@@ -195,7 +195,7 @@ def build(recipe: DataRecipe, sources: Sequence[Source], context: Context, folde
     entries = [shard.entry for shard in shards for _ in shard.outcomes]
     outcomes = with_groups(without_repeats([row for shard in shards for row in shard.outcomes]))
     outcomes, splits = with_splits(outcomes, entries, sources, recipe.seed)
-    outcomes, splits = thinned(outcomes, splits, recipe.keep, recipe.seed)
+    outcomes, splits = subsample(outcomes, splits, recipe.keep, recipe.seed)
     refuse(outcomes, context.policy)
     write_splits(shards, outcomes, splits, context.schema, folder)
     (folder / "shards").rmdir()

@@ -12,10 +12,9 @@ from PIL import Image
 from pyarrow import parquet
 from tqdm import tqdm
 
-from data.faults import Fault
-from data.images import fit, read_picture
-from pipeline.errors import UserError
-from verdict.spec import Pixels
+from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.images import ImageError, fit, read_picture
+from spatial_edit_reward.spec import Pixels
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
@@ -82,8 +81,8 @@ def read_benchmarks(folders: Sequence[Path], pixels: Pixels, distance: int) -> B
         for source in tqdm(pictures_in(folder), desc=f"benchmark {folder.name}", unit="image"):
             try:
                 picture = fit(read_picture(source)[0], pixels)
-            except Fault as fault:
-                raise UserError(f"benchmarks: {folder}: {fault.said}") from None
+            except ImageError as error:
+                raise UserError(f"benchmarks: {folder}: {error.detail}") from None
             exact.add(pixel_hash(picture))
             perceptual.add(perceptual_hash(picture))
     return Benchmark(frozenset(exact), np.array(sorted(perceptual), dtype=np.uint64), distance)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from data.faults import KINDS
+from data.cleaning.fixer import KINDS
 
 
 def histograms(report: Mapping[str, Any]) -> Table:

@@ -8,9 +8,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from data.faults import Policy, policies
-from verdict import Task
-from verdict.spec import Pixels, Prompt
+from data.cleaning.fixer import Policy, policies
+from spatial_edit_reward import Task
+from spatial_edit_reward.spec import Pixels, Prompt
 
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0)]

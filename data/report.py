@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from data.build import Built
-from data.prepare import Outcome
+from data.cleaning.prepare import Outcome
 from data.recipe import SPLITS, DataRecipe, Source
 from data.sources import Templates
 from data.templates import NEEDED
-from pipeline.errors import UserError
-from verdict import TASKS, Spec
+from spatial_edit_reward import TASKS, Spec
+from spatial_edit_reward.errors import UserError
 
 TOKEN_BIN = 128
 EXPLAINED = {True: "explained", False: "not_explained"}
@@ -57,7 +57,7 @@ def examples(rows: Sequence[Outcome]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for row in rows:
         if row.fault:
-            found.setdefault(row.fault.kind, {"id": row.id, "place": row.place, "said": row.fault.said})
+            found.setdefault(row.fault.kind, {"id": row.id, "place": row.place, "said": row.fault.detail})
         else:
             for kind in row.fixed:
                 found.setdefault(kind, {"id": row.id, "place": row.place, "said": "fixed"})
@@ -103,7 +103,9 @@ def make_report(
     kept = [row for row in built.outcomes if row.fault is None]
     images = sum(len(row.sizes) for row in kept)
     boxes = [box for row in kept for box in row.boxes or ()]
-    overlaps = Counter(row.fault.said for row in built.outcomes if row.fault and row.fault.kind == "benchmark_overlap")
+    overlaps = Counter(
+        row.fault.detail for row in built.outcomes if row.fault and row.fault.kind == "benchmark_overlap"
+    )
     return {
         "splits": by_split(built),
         "sources": by_source(built.outcomes),

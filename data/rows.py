@@ -18,8 +18,9 @@ from typing import Any
 
 from datasets import Dataset, Features, Image, List, Value
 
-from pipeline.errors import UserError
-from verdict import TASKS, Spec, Task, render
+from spatial_edit_reward import TASKS, Spec, Task
+from spatial_edit_reward.chat import IMAGES_OF_TASK, completion_messages, prompt_messages
+from spatial_edit_reward.errors import UserError
 
 REGION = {"id": Value("int32"), "label": Value("string"), "bbox_2d": List(Value("float32"), length=4)}
 FEATURES = Features(
@@ -37,7 +38,6 @@ FEATURES = Features(
         "source": Value("string"),
     }
 )
-IMAGES_OF_TASK: dict[str, int] = {"sc": 2, "pq": 1}
 
 
 def fault(row: Mapping[str, Any], spec: Spec) -> str | None:
@@ -71,20 +71,6 @@ def load_rows(file: Path, spec: Spec) -> Dataset:
         if wrong:
             raise UserError(f"{file}: row {row['id']!r}: {wrong}")
     return rows
-
-
-def prompt_messages(task: Task, instruction: str, spec: Spec, count: int | None = None) -> list[dict[str, Any]]:
-    """The chat that asks for a verdict: one user turn, a placeholder for each image first, then the spec's prompt.
-
-    `count`: how many images, where it is not the task's own number: benchmarks have rows with several sources.
-    """
-    images = [{"type": "image"} for _ in range(IMAGES_OF_TASK[task] if count is None else count)]
-    return [{"role": "user", "content": [*images, {"type": "text", "text": spec.prompt(task, instruction)}]}]
-
-
-def completion_messages(task: Task, reference: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The chat turn that answers with the reference's verdict."""
-    return [{"role": "assistant", "content": [{"type": "text", "text": render(task, reference)}]}]
 
 
 def for_training(rows: Dataset, spec: Spec, completions: bool) -> Dataset:

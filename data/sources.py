@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from tqdm import tqdm
 
-from data.layouts import columns, editreward, editscore, sharegpt, spatialreward
-from data.layouts.raw import Raw
+from data.readers import columns, editreward, editscore, sharegpt, spatialreward
+from data.readers.raw import Raw
 from data.recipe import Source
 from data.templates import SAMPLE, PromptTemplate, recover
-from verdict import TASKS, Task
+from spatial_edit_reward import TASKS, Task
 
 LAYOUTS: dict[str, Callable[[Source], Iterator[Raw]]] = {
     "spatialreward": spatialreward.rows,

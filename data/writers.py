@@ -14,11 +14,11 @@ from typing import Any
 from datasets import Image, List
 from tqdm import tqdm
 
-from data.layouts.chat import PLACEHOLDER
+from data.readers.chat import PLACEHOLDER
 from data.rows import load_rows
-from pipeline.errors import UserError, one_line_errors
-from pipeline.folders import whole_folder
-from verdict import Spec, load_spec, render
+from pipeline.folders import atomic_directory
+from spatial_edit_reward import Spec, load_spec, render
+from spatial_edit_reward.errors import UserError, one_line_errors
 
 FORMATS = ("llamafactory", "ms-swift")
 
@@ -58,7 +58,7 @@ def write(file: Path, spec: Spec, format_: str, folder: Path) -> int:
     rows = load_rows(file, spec).cast_column("images", List(Image(decode=False)))
     make = sharegpt_row if format_ == "llamafactory" else swift_row
     written = 0
-    with whole_folder(folder) as partial, (partial / "data.jsonl").open("w") as out:
+    with atomic_directory(folder) as partial, (partial / "data.jsonl").open("w") as out:
         (partial / "images").mkdir()
         for number, row in enumerate(tqdm(rows, desc=format_, unit="row")):
             names = [f"images/{number}_{place}{suffix(image['bytes'])}" for place, image in enumerate(row["images"])]

@@ -16,25 +16,26 @@ from pathlib import Path
 
 from data.rows import load_rows
 from evaluation.benchmarks.verbs import add_benchmark_verbs, run_bench, run_score
-from evaluation.recipe import EvalRecipe, MineRecipe
-from pipeline.errors import UserError, one_line_errors
-from pipeline.fingerprint import already_made, begin, finish, finished, hash_files, hash_model
-from pipeline.folders import need
-from pipeline.recipe import load_model, read_yaml
+from evaluation.recipe import EvalRecipe
+from grpo.mine import MineRecipe
+from pipeline.fingerprint import hash_files, hash_model, is_finished, is_up_to_date, mark_finished, mark_started
+from pipeline.folders import require
+from pipeline.recipe import load_config, read_yaml
 from rewards_fn.recipe import own_rewards
-from verdict import load_spec
+from spatial_edit_reward import load_spec
+from spatial_edit_reward.errors import UserError, one_line_errors
 
 
-def run_heldout(recipe: EvalRecipe, fresh: bool) -> None:
+def run_heldout(recipe: EvalRecipe, overwrite: bool) -> None:
     from evaluation.heldout import write_verdicts
 
-    rows_file = need(recipe.run_dir / "data" / "heldout.parquet", "data")
+    rows_file = require(recipe.run_dir / "data" / "heldout.parquet", "data")
     for stage in ("sft", "grpo"):
-        if not finished(recipe.run_dir / stage):
+        if not is_finished(recipe.run_dir / stage):
             raise UserError(
                 f"{recipe.run_dir / stage} is not finished: run 'make {stage}' first (with the same RECIPE)"
             )
-    need(recipe.run_dir / "merge", "merge")
+    require(recipe.run_dir / "merge", "merge")
     output = recipe.run_dir / "eval"
     fingerprint = {
         "rows": hash_files(rows_file),
@@ -43,34 +44,34 @@ def run_heldout(recipe: EvalRecipe, fresh: bool) -> None:
             for name, (weights, adapter) in recipe.models().items()
         },
     }
-    if already_made(output, fingerprint, fresh):
+    if is_up_to_date(output, fingerprint, overwrite):
         return
-    begin(output, fingerprint)
+    mark_started(output, fingerprint)
     spec = load_spec(recipe.run_dir / "merge")
     rows = load_rows(rows_file, spec)
     for name, (weights, adapter) in recipe.models().items():
         write_verdicts(name, weights, adapter, rows, spec, recipe.batch_size, output / f"{name}.jsonl")
-    finish(output, fingerprint)
+    mark_finished(output, fingerprint)
 
 
 def run_report(recipe: EvalRecipe) -> None:
     from evaluation.report import make_report
 
-    if not finished(recipe.run_dir / "eval"):
+    if not is_finished(recipe.run_dir / "eval"):
         raise UserError(f"{recipe.run_dir / 'eval'} is not finished: run 'make eval' first (with the same RECIPE)")
-    spec = load_spec(need(recipe.run_dir / "merge", "merge"))
-    make_report(recipe, load_rows(need(recipe.run_dir / "data" / "heldout.parquet", "data"), spec), spec)
+    spec = load_spec(require(recipe.run_dir / "merge", "merge"))
+    make_report(recipe, load_rows(require(recipe.run_dir / "data" / "heldout.parquet", "data"), spec), spec)
 
 
-def run_mine(recipe: MineRecipe, fresh: bool) -> None:
+def run_mine(recipe: MineRecipe, overwrite: bool) -> None:
     import torch
     from accelerate import PartialState
 
-    from training.engine import end_connection, from_main
+    from pipeline.distributed import destroy_process_group, on_main_process
 
     model = recipe.run_dir / "sft" / "merged"
-    rows_file = need(recipe.candidates or recipe.run_dir / "data" / "rl.parquet", "data")
-    need(model, "sft")
+    rows_file = require(recipe.candidates or recipe.run_dir / "data" / "rl.parquet", "data")
+    require(model, "sft")
     rewards, weights, _ = own_rewards(recipe.rewards_from)
     output = recipe.run_dir / "mine"
     said = recipe.model_dump(mode="json", exclude={"batch_size", "run_dir"})
@@ -86,22 +87,22 @@ def run_mine(recipe: MineRecipe, fresh: bool) -> None:
 
     def made() -> bool:
         """Whether the output is there already; else a run is begun, or goes on."""
-        found = already_made(output, fingerprint, fresh, rebuild=True)
+        found = is_up_to_date(output, fingerprint, overwrite, rebuild=True)
         if not found:
-            begin(output, fingerprint)
+            mark_started(output, fingerprint)
         return found
 
-    if from_main(made):
-        end_connection()
+    if on_main_process(made):
+        destroy_process_group()
         return
 
-    from evaluation.mine import mine, write_samples
+    from grpo.mine import mine, write_samples
 
     write_samples(recipe, str(model), rows_file, output / "samples", state.process_index, state.num_processes)
-    end_connection()
+    destroy_process_group()
     if state.is_main_process:
         mine(recipe, str(model), rows_file, rewards, weights, output)
-        finish(output, fingerprint)
+        mark_finished(output, fingerprint)
 
 
 def run_try(arguments: argparse.Namespace) -> None:
@@ -118,9 +119,9 @@ def run_try(arguments: argparse.Namespace) -> None:
 def run_diagnose(recipe: EvalRecipe, model: str, named: Path | None, count: int) -> None:
     if count < 1:
         raise UserError(f"--count {count}: at least one row")
-    rows_file = need(recipe.run_dir / "data" / "heldout.parquet", "data")
-    from evaluation.backends import spec_of
+    rows_file = require(recipe.run_dir / "data" / "heldout.parquet", "data")
     from evaluation.diagnose import diagnose
+    from spatial_edit_reward.inference.backends import spec_of
 
     spec = spec_of(model, named)
     diagnose(model, spec, load_rows(rows_file, spec), count, recipe.run_dir / "diagnose")
@@ -138,7 +139,7 @@ def parse_arguments() -> argparse.Namespace:
     ):
         stage = verbs.add_parser(verb, help=what)
         stage.add_argument("--config", type=Path, required=True, help=f"the recipe's {recipe}")
-        stage.add_argument("--fresh", action="store_true", help="start over")
+        stage.add_argument("--overwrite", action="store_true", help="start over")
     add_benchmark_verbs(verbs)
     trying = verbs.add_parser("try", help="one model's verdicts on one pair, as a page")
     trying.add_argument("--model", required=True, help="folder of a checkpoint with its verdict.json")
@@ -160,17 +161,17 @@ def main() -> None:
     if arguments.verb == "try":
         run_try(arguments)
     elif arguments.verb == "diagnose":
-        run_diagnose(load_model(arguments.config, EvalRecipe), arguments.model, arguments.spec, arguments.count)
+        run_diagnose(load_config(arguments.config, EvalRecipe), arguments.model, arguments.spec, arguments.count)
     elif arguments.verb == "bench":
         run_bench(arguments)
     elif arguments.verb == "score":
         run_score(arguments)
     elif arguments.verb == "mine":
-        run_mine(load_model(arguments.config, MineRecipe), arguments.fresh)
+        run_mine(load_config(arguments.config, MineRecipe), arguments.overwrite)
     elif arguments.verb == "heldout":
-        run_heldout(load_model(arguments.config, EvalRecipe), arguments.fresh)
+        run_heldout(load_config(arguments.config, EvalRecipe), arguments.overwrite)
     else:
-        run_report(load_model(arguments.config, EvalRecipe))
+        run_report(load_config(arguments.config, EvalRecipe))
 
 
 if __name__ == "__main__":

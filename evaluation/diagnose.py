@@ -16,19 +16,20 @@ from accelerate import PartialState
 from datasets import Dataset
 from tqdm import tqdm
 
-from data.images import fit
-from data.rows import prompt_messages
-from evaluation import attention
-from evaluation.attention import Look, heat, looks, measure
-from evaluation.generate import generate_batch
+from evaluation import attention_maps as attention
+from evaluation.attention_maps import Look, heat, looks, measure
 from evaluation.report import print_table
-from gallery import FOUND_COLOUR, TRUE_COLOUR, Outline, data_uri, drawable_boxes, render_page, with_boxes
-from gallery.heat import with_heat
-from pipeline.errors import UserError
-from pipeline.fingerprint import write_json
-from rewards_fn.completion import verdict_of
-from training.model import load_model, load_processor
-from verdict import KEYS, Spec
+from spatial_edit_reward import KEYS, Spec
+from spatial_edit_reward.chat import prompt_messages
+from spatial_edit_reward.draw import PREDICTED_COLOR, TRUE_COLOR, Outline, data_uri, with_boxes
+from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.files import write_json
+from spatial_edit_reward.heatmap import with_heat
+from spatial_edit_reward.images import fit
+from spatial_edit_reward.inference.generation import generate_batch
+from spatial_edit_reward.inference.model import load_model, load_processor
+from spatial_edit_reward.pages import drawable_boxes, render_page
+from spatial_edit_reward.parser import verdict_of
 
 PARTS = (*KEYS["sc"], "all")
 PICTURES = ("source", "edited")
@@ -70,8 +71,8 @@ def figures_of(pair: Sequence[Look], tokens: Sequence[int]) -> Figures:
 def pictures_of(row: Mapping[str, Any], completion: str, pair: Sequence[Look], parts: Mapping[str, list[int]]) -> Any:
     """Part -> data URIs of the two heat maps, on one scale, with the true and the predicted boxes on the edited picture."""
     verdict = verdict_of(completion, "sc")
-    boxes = [Outline(TRUE_COLOUR, region["bbox_2d"]) for region in row["reference"]["edit_region"] or ()]
-    boxes += [Outline(FOUND_COLOUR, box) for _, box in drawable_boxes(verdict.edit_region if verdict else None)]
+    boxes = [Outline(TRUE_COLOR, region["bbox_2d"]) for region in row["reference"]["edit_region"] or ()]
+    boxes += [Outline(PREDICTED_COLOR, box) for _, box in drawable_boxes(verdict.edit_region if verdict else None)]
     shown = {}
     for part, tokens in parts.items():
         maps = [heat(look, tokens) for look in pair]

@@ -5,29 +5,18 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 from peft import PeftModel
 from tqdm import tqdm
 
-from data.rows import prompt_messages
-from evaluation.generate import generate, in_batches
-from training.model import load_model, load_processor
-from verdict import Spec
+from spatial_edit_reward import Spec
+from spatial_edit_reward.chat import prompt_messages
+from spatial_edit_reward.files import read_lines
+from spatial_edit_reward.inference.generation import generate, in_batches
+from spatial_edit_reward.inference.model import load_model, load_processor
 
 ENOUGH = 7 / 8  # of a batch
-
-
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The verdicts in `file`; a last line that was cut off by a kill is dropped from the file too."""
-    if not file.exists():
-        return []
-    whole = file.read_bytes()
-    kept = whole[: whole.rfind(b"\n") + 1]
-    if kept != whole:
-        file.write_bytes(kept)
-    return [json.loads(line) for line in kept.decode().splitlines()]
 
 
 def write_verdicts(

@@ -12,9 +12,10 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from rewards_fn import box_iou, format, score_agreement, weighted_mean
-from rewards_fn.completion import scores_of, verdict_of
 from rewards_fn.load import Reward
-from verdict import Spec, aggregate
+from spatial_edit_reward import Spec, aggregate
+from spatial_edit_reward.checks import scores_of
+from spatial_edit_reward.parser import verdict_of
 
 METRICS = (
     "valid",

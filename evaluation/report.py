@@ -8,16 +8,15 @@ from typing import Any
 
 from datasets import Dataset
 
-from evaluation.heldout import read_lines
 from evaluation.metrics import METRICS, GroupSums, group_sums, interval, score_rows
 from evaluation.printed import print_table
 from evaluation.recipe import EvalRecipe
-from gallery import Card, render_page
-from pipeline.errors import UserError
-from pipeline.fingerprint import write_json
+from pipeline.curves import curves_uri
 from rewards_fn.recipe import own_rewards
-from training.curves import curves_uri
-from verdict import Spec, render
+from spatial_edit_reward import Spec, render
+from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.files import read_lines, write_json
+from spatial_edit_reward.pages import Card, render_page
 
 DIFFERENCES = (("sft", "base"), ("grpo", "sft"))
 Figures = dict[str, dict[str, float | None]]

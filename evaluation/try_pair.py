@@ -9,14 +9,14 @@ from typing import Any
 
 from accelerate import PartialState
 
-from data.images import fit, open_image
-from data.rows import prompt_messages
-from evaluation.generate import Completion, generate
-from gallery import FOUND_COLOUR, Outline, data_uri, drawable_boxes, render_page, with_boxes
-from rewards_fn.completion import scores_of
-from rewards_fn.form import failed_checks
-from training.model import load_model, load_processor
-from verdict import TASKS, ParseFailure, Spec, Task, Verdict, aggregate, load_spec, repair
+from spatial_edit_reward import TASKS, ParseFailure, Spec, Task, Verdict, aggregate, load_spec, repair
+from spatial_edit_reward.chat import prompt_messages
+from spatial_edit_reward.checks import failed_checks, scores_of
+from spatial_edit_reward.draw import PREDICTED_COLOR, Outline, data_uri, with_boxes
+from spatial_edit_reward.images import fit, open_image
+from spatial_edit_reward.inference.generation import Completion, generate
+from spatial_edit_reward.inference.model import load_model, load_processor
+from spatial_edit_reward.pages import drawable_boxes, render_page
 
 SCORES = {"sc": ("success", "over-editing"), "pq": ("naturalness", "artifacts")}
 SHOWN_SIDE = 640
@@ -82,7 +82,7 @@ def try_pair(model_name: str, source: Path, edited: Path, instruction: str, file
     answers, spec, pictures = ask(model_name, source, edited, instruction)
     found = answers[0].verdict
     boxes = drawable_boxes(found.edit_region if found else None)
-    outlines = [Outline(FOUND_COLOUR, box, str(place)) for place, box in boxes]
+    outlines = [Outline(PREDICTED_COLOR, box, str(place)) for place, box in boxes]
     total = overall(answers, spec)
     shown = [with_boxes(pictures[0], (), SHOWN_SIDE), with_boxes(pictures[1], outlines, SHOWN_SIDE)]
     render_page(

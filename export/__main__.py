@@ -18,10 +18,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.errors import UserError, one_line_errors
-from pipeline.fingerprint import already_made, finish, finished, hash_files, hash_model, write_json
-from pipeline.folders import need
-from verdict import Spec, SpecError, load_spec
+from pipeline.fingerprint import hash_files, hash_model, is_finished, is_up_to_date, mark_finished
+from pipeline.folders import require
+from spatial_edit_reward import Spec, SpecError, load_spec
+from spatial_edit_reward.errors import UserError, one_line_errors
+from spatial_edit_reward.files import write_json
 
 STAGES = ("sft", "grpo")
 
@@ -34,20 +35,20 @@ def spec_of(folders: Sequence[Path]) -> Spec:
     raise SpecError(f"no verdict.json in {', '.join(map(str, folders))}, so prompts and limits are unknown")
 
 
-def run_merge(base: str, adapters: Sequence[Path], checkpoint: Path | None, folder: Path, fresh: bool) -> None:
+def run_merge(base: str, adapters: Sequence[Path], checkpoint: Path | None, folder: Path, overwrite: bool) -> None:
     from export.merge import merge
 
     sources = [checkpoint] if checkpoint else list(adapters)
     for path in (Path(base), *sources):
-        if path.parent.name in STAGES and not finished(path.parent):
+        if path.parent.name in STAGES and not is_finished(path.parent):
             raise UserError(
                 f"{path.parent} is not finished: run 'make {path.parent.name}' first (with the same RECIPE)"
             )
-    fingerprint = {"base": hash_model(base), "trained": [hash_files(need(path, "grpo")) for path in sources]}
-    if already_made(folder, fingerprint, fresh):
+    fingerprint = {"base": hash_model(base), "trained": [hash_files(require(path, "grpo")) for path in sources]}
+    if is_up_to_date(folder, fingerprint, overwrite):
         return
     merge(base, adapters, spec_of([*reversed(sources), Path(base)]), folder, checkpoint)
-    finish(folder, fingerprint)
+    mark_finished(folder, fingerprint)
 
 
 def run_verify(folder: Path, base: str, adapters: Sequence[Path], checkpoint: Path | None) -> None:
@@ -108,7 +109,7 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     merging = verbs.add_parser("merge", help="merge adapters into their base, verify, save")
     merging.add_argument("--output_dir", type=Path, required=True)
-    merging.add_argument("--fresh", action="store_true", help="start over")
+    merging.add_argument("--overwrite", action="store_true", help="start over")
     verifying = verbs.add_parser("verify", help="check a merged checkpoint against what it was made from")
     verifying.add_argument("folder", type=Path)
     for verb in (merging, verifying):
@@ -140,7 +141,7 @@ def main() -> None:
             arguments.confirm,
         )
     elif arguments.verb == "merge":
-        run_merge(arguments.base, arguments.adapter, arguments.checkpoint, arguments.output_dir, arguments.fresh)
+        run_merge(arguments.base, arguments.adapter, arguments.checkpoint, arguments.output_dir, arguments.overwrite)
     else:
         run_verify(arguments.folder, arguments.base, arguments.adapter, arguments.checkpoint)
 

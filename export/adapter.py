@@ -13,7 +13,7 @@ from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from pipeline.errors import UserError
+from spatial_edit_reward.errors import UserError
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."

@@ -12,13 +12,13 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel, ProcessorMixin
 
-from data.images import fit
-from data.rows import prompt_messages
 from data.synthetic.generate import group_rows
 from export.checkpoint import weight_files
-from pipeline.errors import UserError
-from training.model import load_processor, vision_token_ids
-from verdict import Spec
+from spatial_edit_reward import Spec
+from spatial_edit_reward.chat import prompt_messages
+from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.images import fit
+from spatial_edit_reward.inference.model import load_processor, vision_token_ids
 
 # What rounding merged weights to fp32 may do to logits, computed in fp64: fp32 arithmetic alone moves logits of 20 as far.
 TOLERANCE = 1e-4

@@ -13,10 +13,10 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from export.run import Run
-from pipeline.errors import UserError
-from pipeline.folders import need
-from training.curves import curves
-from verdict import KEYS, Spec, load_spec
+from pipeline.curves import curves
+from pipeline.folders import require
+from spatial_edit_reward import KEYS, Spec, load_spec
+from spatial_edit_reward.errors import UserError
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 # Settings of a stage that name places on the training machine, or say nothing about the result.
@@ -79,8 +79,8 @@ def make_card(run: Run, repo: str) -> str:
 
     Raises UserError where a stage, the report or the export's verification is missing.
     """
-    merged = need(run.folder / "merge", "merge")
-    export = json.loads(need(merged / "export_report.json", "merge").read_text())
+    merged = require(run.folder / "merge", "merge")
+    export = json.loads(require(merged / "export_report.json", "merge").read_text())
     if not export["passed"]:
         raise UserError(f"{merged}: did not pass its verification: {export['failed']}")
     spec = load_spec(merged)

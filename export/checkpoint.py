@@ -11,8 +11,8 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 
-from pipeline.errors import UserError
 from pipeline.fingerprint import ABOUT
+from spatial_edit_reward.errors import UserError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from export.checkpoint import files_beside, weight_files
 from export.run import Run
-from verdict.spec import FILE_NAME as SPEC
+from spatial_edit_reward.spec import FILE_NAME as SPEC
 
 ABOUT = ("README.md", "curves.png", "export_report.json")
 TEMPLATE = Path(__file__).with_name("adapters.md.j2")

@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from export.adapter import load_adapter, merged_rows
 from export.checkpoint import as_bytes, files_beside, local_folder, stored_tensors, weight_files
-from pipeline.errors import UserError
-from pipeline.folders import whole_folder
-from training.model import load_processor
-from verdict import Spec, save_spec
+from pipeline.folders import atomic_directory
+from spatial_edit_reward import Spec, save_spec
+from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.inference.model import load_processor
 
 SHARDS_AT_ONCE = 4
 
@@ -31,10 +31,10 @@ Change = Callable[[str, torch.Tensor], Iterable[torch.Tensor]]
 def adapted(base: Path, adapters: Sequence[Path]) -> Change:
     """The adapters applied in order, each to the weight as it was stored after the one before.
 
-    Raises UserError where one does not fit the base, or where the base is quantised.
+    Raises UserError where one does not fit the base, or where the base is quantized.
     """
     if "quantization_config" in json.loads((base / "config.json").read_text()):
-        raise UserError(f"{base}: quantised: merge into the weights it was made from")
+        raise UserError(f"{base}: quantized: merge into the weights it was made from")
     loaded = [load_adapter(folder) for folder in adapters]
     stored = stored_tensors(base)
     for folder, adapter in zip(adapters, loaded, strict=True):
@@ -117,7 +117,7 @@ def merge(base: str, adapters: Sequence[Path], spec: Spec, folder: Path, checkpo
     source = local_folder(base)
     change = trained(source, checkpoint) if checkpoint else adapted(source, adapters)
     how = ["--checkpoint", str(checkpoint)] if checkpoint else ["--adapter", *map(str, adapters)]
-    with whole_folder(folder) as partial:
+    with atomic_directory(folder) as partial:
         print(f"merging {', '.join(how[1:])} into {base}", flush=True)
         try:
             write_merged(source, change, spec, partial)

@@ -11,8 +11,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.sha import git_hash
 
-from pipeline.errors import UserError
-from verdict.spec import FILE_NAME as SPEC
+from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.spec import FILE_NAME as SPEC
 
 # The Hub's own file, there from the start.
 HUBS_OWN = ".gitattributes"

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet
 
-from pipeline.errors import UserError
-from pipeline.fingerprint import FILE_NAME, finished, hash_model
-from pipeline.folders import need
+from pipeline.fingerprint import FILE_NAME, hash_model
+from pipeline.folders import require
+from spatial_edit_reward.errors import UserError
 
 # Where a source's rows come from -> their licence, as the Hub abbreviates it.
 LICENCES = {"synthetic": "apache-2.0"}
@@ -34,7 +34,7 @@ class Run:
     def need_finished(self, *stages: str) -> None:
         """Raises UserError naming the first of `stages` that did not reach its end."""
         for stage in stages:
-            if not finished(self.folder / stage):
+            if not is_finished(self.folder / stage):
                 raise UserError(
                     f"{self.folder / stage} is not finished: run 'make {stage}' first (with the same RECIPE)"
                 )
@@ -60,7 +60,7 @@ class Run:
         for stage in ("sft", "grpo"):
             if (self.folder / stage / "weights").is_dir():
                 raise UserError(f"{self.folder / stage}: this stage trained all weights, there is no adapter of it")
-        return [need(self.folder / stage / "adapter", stage) for stage in ("sft", "grpo")]
+        return [require(self.folder / stage / "adapter", stage) for stage in ("sft", "grpo")]
 
     def merged_from(self) -> MergedFrom:
         """What `merge` was made from: the weights of a stage that trained all of them, or adapters on what was before."""
@@ -68,13 +68,13 @@ class Run:
         if stages["grpo"].is_dir():
             return MergedFrom(self.base, [], stages["grpo"])
         if stages["sft"].is_dir():
-            merged = str(need(self.folder / "sft" / "merged", "sft"))
-            return MergedFrom(merged, [need(self.folder / "grpo" / "adapter", "grpo")], None)
+            merged = str(require(self.folder / "sft" / "merged", "sft"))
+            return MergedFrom(merged, [require(self.folder / "grpo" / "adapter", "grpo")], None)
         return MergedFrom(self.base, self.adapters, None)
 
     def rows(self) -> dict[str, dict[str, int]]:
         """Counts of every split's rows, as the data stage reported them."""
-        report = json.loads(need(self.folder / "data" / "data_report.json", "data").read_text())
+        report = json.loads(require(self.folder / "data" / "data_report.json", "data").read_text())
         counts: dict[str, dict[str, int]] = report["splits"]
         return counts
 
@@ -83,7 +83,7 @@ class Run:
         found: set[str] = set()
         for split in ("train", "rl"):
             table = pyarrow.parquet.read_table(
-                need(self.folder / "data" / f"{split}.parquet", "data"), columns=["source"]
+                require(self.folder / "data" / f"{split}.parquet", "data"), columns=["source"]
             )
             found |= set(table.column("source").unique().to_pylist())
         licences = {source: LICENCES.get(source, "not recorded") for source in sorted(found)}
@@ -93,12 +93,12 @@ class Run:
 
     def heldout(self) -> dict[str, Any]:
         """The held-out report. Raises UserError where none was made, or one of other weights than those in `merge`."""
-        made = json.loads(need(self.folder / "eval" / FILE_NAME, "eval").read_text())["made_from"]
+        made = json.loads(require(self.folder / "eval" / FILE_NAME, "eval").read_text())["made_from"]
         if made["models"]["merged"][0] != hash_model(str(self.folder / "merge")):
             raise UserError(
                 f"{self.folder / 'eval'} is of other weights than {self.folder / 'merge'}: run 'make eval report'"
             )
-        report: dict[str, Any] = json.loads(need(self.folder / "report" / "heldout.json", "report").read_text())
+        report: dict[str, Any] = json.loads(require(self.folder / "report" / "heldout.json", "report").read_text())
         return report
 
     def seconds(self, stage: str) -> float:

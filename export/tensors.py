@@ -15,7 +15,7 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from export.checkpoint import as_bytes, stored_tensors, weight_files
-from pipeline.errors import UserError
+from spatial_edit_reward.errors import UserError
 
 # A tensor's name and the base's tensor -> what must be stored, or None where nothing changed it.
 Expected = Callable[[str, torch.Tensor], torch.Tensor | None]

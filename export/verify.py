@@ -14,8 +14,8 @@ from transformers import AutoProcessor
 from export.answers import check_answers, check_prompts, with_adapters, with_weights
 from export.checkpoint import files_beside, local_folder, weight_files
 from export.tensors import check_headers, check_values, merged_by_peft, of_checkpoint
-from pipeline.errors import UserError
-from verdict import load_spec
+from spatial_edit_reward import load_spec
+from spatial_edit_reward.errors import UserError
 
 REQUIRED = (
     "config.json",

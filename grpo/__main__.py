@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError, one_line_errors
-from pipeline.fingerprint import already_made, begin, finish, finished, hash_files, hash_model
-from pipeline.folders import need
+from pipeline.fingerprint import hash_files, hash_model, is_finished, is_up_to_date, mark_finished, mark_started
+from pipeline.folders import require
 from pipeline.recipe import parse_stage
+from spatial_edit_reward.errors import UserError, one_line_errors
 
 
 @dataclass
@@ -30,7 +30,7 @@ class RewardArguments:
             "these with its keywords as a mapping. reward_weights is of equal length."
         },
     )
-    fresh: bool = field(default=False, metadata={"help": "Start over, whatever is in output_dir."})
+    overwrite: bool = field(default=False, metadata={"help": "Start over, whatever is in output_dir."})
 
 
 def check_save_steps(args: Any) -> None:
@@ -52,8 +52,8 @@ def main() -> None:
     from accelerate import PartialState
     from trl import GRPOConfig, ModelConfig
 
+    from pipeline.distributed import check_processes, destroy_process_group, on_main_process
     from rewards_fn import load_rewards
-    from training.engine import check_processes, end_connection, from_main
 
     (args, stage_args, model_args), recipe = parse_stage((GRPOConfig, RewardArguments, ModelConfig))
     check_save_steps(args)
@@ -64,33 +64,33 @@ def main() -> None:
     if args.reward_weights is not None and len(args.reward_weights) != len(rewards):
         raise UserError(f"reward_weights: {len(args.reward_weights)} weights for {len(rewards)} reward_funcs")
     check_processes(args)
-    model = need(Path(model_args.model_name_or_path), "sft")
-    if model.name == "merged" and not finished(model.parent):
+    model = require(Path(model_args.model_name_or_path), "sft")
+    if model.name == "merged" and not is_finished(model.parent):
         raise UserError(f"{model.parent} is not finished: run 'make sft' first (with the same RECIPE)")
-    data, output = need(Path(stage_args.data_dir), "data"), Path(args.output_dir)
+    data, output = require(Path(stage_args.data_dir), "data"), Path(args.output_dir)
 
     def begun() -> dict[str, Any] | None:
         """The fingerprint of a run that is to start or to go on; None for a finished one."""
         fingerprint = {
             "recipe": recipe,
-            "data": {"rl": hash_files(need(data / "rl.parquet", "data"))},
+            "data": {"rl": hash_files(require(data / "rl.parquet", "data"))},
             "model": hash_model(str(model)),
         }
-        if already_made(output, fingerprint, stage_args.fresh):
+        if is_up_to_date(output, fingerprint, stage_args.overwrite):
             return None
-        begin(output, fingerprint)
+        mark_started(output, fingerprint)
         return fingerprint
 
-    fingerprint = from_main(begun)
+    fingerprint = on_main_process(begun)
     if fingerprint is None:
-        end_connection()
+        destroy_process_group()
         return
 
     from grpo.train import train
 
     train(args, model_args, rewards, data)
     if PartialState().is_main_process:
-        finish(output, fingerprint)
+        mark_finished(output, fingerprint)
 
 
 if __name__ == "__main__":

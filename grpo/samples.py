@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from gallery import Card, render_page
-from rewards_fn.completion import text_of
+from spatial_edit_reward.pages import Card, render_page
+from spatial_edit_reward.parser import text_of
 
 if TYPE_CHECKING:
     from grpo.train import LoggingGRPOTrainer

@@ -11,13 +11,14 @@ import torch
 from trl import GRPOConfig, GRPOTrainer, ModelConfig, get_peft_config
 
 from data.rows import for_training, load_rows
+from grpo.reward_std import frac_reward_zero_std
 from grpo.samples import SamplePages
-from grpo.spread import flat_groups
+from pipeline.checkpoints import SpecBesideCheckpoints, last_whole_checkpoint, save_trained
+from pipeline.distributed import engine_of, free_memory_and_shutdown, on_main_process, parameters, start_engine
+from pipeline.model import no_vision_tokens, quantization, trained_parameters
 from rewards_fn.load import Reward
-from training.checkpoints import SpecBesideCheckpoints, last_whole_checkpoint, save_trained
-from training.engine import engine_of, from_main, leave_engine, parameters, start_engine
-from training.model import load_model, load_processor, no_vision_tokens, quantisation, trained_parameters
-from verdict import load_spec
+from spatial_edit_reward import load_spec
+from spatial_edit_reward.inference.model import load_model, load_processor
 
 
 class LoggingGRPOTrainer(GRPOTrainer):
@@ -37,8 +38,8 @@ class LoggingGRPOTrainer(GRPOTrainer):
         mode = "train" if self.model.training else "eval"
         size = self.num_generations if mode == "train" else self.num_generations_eval
         weights = self.reward_weights.to(rewards.device)
-        for name, share in flat_groups(rewards, weights, self.reward_func_names, size).items():
-            self._metrics[mode][f"flat_groups/{name}"].append(share)
+        for name, share in frac_reward_zero_std(rewards, weights, self.reward_func_names, size).items():
+            self._metrics[mode][f"frac_reward_zero_std/{name}"].append(share)
         return rewards
 
 
@@ -51,7 +52,7 @@ def make_trainer(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward
     # This replaces TRL's own suppression of the image token, which is among these.
     args.generation_kwargs = {**(args.generation_kwargs or {}), **no_vision_tokens(processor, args.use_vllm)}
     start_engine(args)
-    model = load_model(name, model_args.dtype, model_args.attn_implementation, quantisation(model_args))
+    model = load_model(name, model_args.dtype, model_args.attn_implementation, quantization(model_args))
     rows = for_training(load_rows(data / "rl.parquet", spec), spec, completions=False)
     trainer = LoggingGRPOTrainer(
         model=model,
@@ -75,7 +76,7 @@ def train(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward], data
     """Trains from the last whole checkpoint or from the start, and saves the adapter, or all weights where there is none."""
     output = Path(args.output_dir)
     trainer = make_trainer(args, model_args, rewards, data)
-    trainer.train(resume_from_checkpoint=from_main(lambda: last_whole_checkpoint(output, args.world_size)))
+    trainer.train(resume_from_checkpoint=on_main_process(lambda: last_whole_checkpoint(output, args.world_size)))
     trainer.save_state()
     save_trained(trainer, output, load_spec(Path(model_args.model_name_or_path)))
-    leave_engine(trainer)
+    free_memory_and_shutdown(trainer)

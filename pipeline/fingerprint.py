@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.files import differences, write_json
 
 FILE_NAME = "fingerprint.json"
 
@@ -40,20 +40,13 @@ def hash_model(name: str) -> str:
     return hash_files(folder, ("*.safetensors", "*.json", "*.jinja"))
 
 
-def write_json(file: Path, content: Any) -> None:
-    """Writes JSON in one step: the file is there whole or as it was."""
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
-    os.replace(partial, file)
-
-
-def already_made(folder: Path, fingerprint: Mapping[str, Any], fresh: bool, rebuild: bool = False) -> bool:
+def is_up_to_date(folder: Path, fingerprint: Mapping[str, Any], overwrite: bool, rebuild: bool = False) -> bool:
     """True if `folder` holds the finished output of `fingerprint`; False if there is work to do or to go on with.
 
     `fresh` removes what is there. Raises UserError where it holds work made from something else, saying what changed; with
     `rebuild` that is said and made anew instead.
     """
-    if fresh:
+    if overwrite:
         shutil.rmtree(folder, ignore_errors=True)
     file = folder / FILE_NAME
     if not file.exists():
@@ -62,18 +55,18 @@ def already_made(folder: Path, fingerprint: Mapping[str, Any], fresh: bool, rebu
         found = json.loads(file.read_text())
         changed = differences(found["made_from"], _as_json(fingerprint))
     except (OSError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"{file}: cannot be read: {error}; FRESH=1 starts over") from None
+        raise UserError(f"{file}: cannot be read: {error}; OVERWRITE=1 starts over") from None
     if changed and rebuild:
         print(f"{folder} was made from something else ({'; '.join(changed)}): made anew")
         return False
     if changed:
-        raise UserError(f"{folder} holds work made from something else ({'; '.join(changed)}): FRESH=1 starts over")
+        raise UserError(f"{folder} holds work made from something else ({'; '.join(changed)}): OVERWRITE=1 starts over")
     if found["finished"]:
-        print(f"{folder}: already finished with this recipe, data and weights: nothing to do (FRESH=1 starts over)")
+        print(f"{folder}: already finished with this recipe, data and weights: nothing to do (OVERWRITE=1 starts over)")
     return bool(found["finished"])
 
 
-def begin(folder: Path, fingerprint: Mapping[str, Any]) -> None:
+def mark_started(folder: Path, fingerprint: Mapping[str, Any]) -> None:
     """Records what is being made in `folder`. Raises UserError where that cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +75,7 @@ def begin(folder: Path, fingerprint: Mapping[str, Any]) -> None:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
 
 
-def finish(folder: Path, fingerprint: Mapping[str, Any]) -> None:
+def mark_finished(folder: Path, fingerprint: Mapping[str, Any]) -> None:
     """Marks the output in `folder` as finished."""
     write_json(folder / FILE_NAME, {"made_from": _as_json(fingerprint), "finished": True})
 
@@ -91,16 +84,7 @@ def _as_json(fingerprint: Mapping[str, Any]) -> Any:
     return json.loads(json.dumps(fingerprint, default=str))
 
 
-def finished(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
     """Whether `folder` holds the output of a stage that reached its end."""
     file = folder / FILE_NAME
     return file.exists() and bool(json.loads(file.read_text())["finished"])
-
-
-def differences(old: Any, new: Any, at: str = "") -> list[str]:
-    """What differs between two JSON values, at most three places, as "key: old -> new"."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(set(old) | set(new))
-        found = [line for key in keys for line in differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)]
-        return found[:3]
-    return [] if old == new else [f"{at}: {old!r} -> {new!r}"]

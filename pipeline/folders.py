@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import UserError
+from spatial_edit_reward.errors import UserError
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def atomic_directory(folder: Path) -> Iterator[Path]:
     """Yields a `.partial` sibling to write into; it takes `folder`'s place on success and is deleted on any failure.
 
     Raises UserError where the place cannot be written.
@@ -31,7 +31,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def need(path: Path, stage: str) -> Path:
+def require(path: Path, stage: str) -> Path:
     """`path` if it is there. Raises UserError naming the earlier `stage` that makes it."""
     if not path.exists():
         raise UserError(f"{path} is not there: run 'make {stage}' first (with the same RECIPE)")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from pipeline.errors import UserError
+from spatial_edit_reward.errors import UserError
 
 # Set by torchrun and `accelerate launch` for every process; a process that has some but not all was started by hand.
 PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -56,7 +56,7 @@ def check_launch(environment: Mapping[str, str]) -> None:
     if environment.get("WORLD_SIZE", "1") != "1" and missing:
         raise UserError(
             f"{found[0]} is set but not {', '.join(missing)}: start every node with torchrun or accelerate launch "
-            "(--machine_rank, --main_process_ip, --main_process_port; recipes/engines/README.md has the lines)"
+            "(--machine_rank, --main_process_ip, --main_process_port; recipes/accelerate/README.md has the lines)"
         )
     if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment and "RANK" not in environment:
         raise UserError(

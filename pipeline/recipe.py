@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.errors import UserError
 from pipeline.launch import check_launch, check_packages
 from pipeline.values import allowed_values, check_allowed, check_values, fields_of, unknown_key
+from spatial_edit_reward.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -82,7 +82,15 @@ def resolve_options(file: Path, types: Sequence[type]) -> dict[str, Any]:
 
 
 # Options that change what a run says, not what it makes: no part of its fingerprint.
-SAID_ONLY = {"output_dir", "report_to", "run_name", "disable_tqdm", "logging_steps", "log_completions", "fresh"}
+NOT_FINGERPRINTED = {
+    "output_dir",
+    "report_to",
+    "run_name",
+    "disable_tqdm",
+    "logging_steps",
+    "log_completions",
+    "overwrite",
+}
 
 
 def parse_stage(types: tuple[type, ...], arguments: list[str] | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -121,7 +129,7 @@ def parse_stage(types: tuple[type, ...], arguments: list[str] | None = None) -> 
         if name in flags and everything[name] is not None:
             check_allowed(f"--{name}", everything[name], allowed_values(field, hint) or [everything[name]])
     check_packages(everything)
-    names = (set(recipe) | flags) - SAID_ONLY
+    names = (set(recipe) | flags) - NOT_FINGERPRINTED
     return parsed, {name: everything[name] for name in sorted(names) if name in everything}
 
 
@@ -129,7 +137,7 @@ def _refuse(message: str) -> None:
     raise UserError(message)
 
 
-def load_model(file: Path, kind: type[Model], overrides: Mapping[str, Any] | None = None) -> Model:
+def load_config(file: Path, kind: type[Model], overrides: Mapping[str, Any] | None = None) -> Model:
     """The recipe `file`, `overrides` on top, as the pydantic model `kind`: for stages that need no trainer."""
     recipe = {**read_yaml(file), **(overrides or {})}
     try:

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from pipeline.errors import UserError
+from spatial_edit_reward.errors import UserError
 
 # Fields whose misspelt value TRL would only notice in the middle of a run (read off trl 1.16's GRPOTrainer); the other ones
 # say their choices in their type or metadata.

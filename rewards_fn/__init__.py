@@ -5,7 +5,7 @@ where it does not apply to a row. None of them raises on a completion, whatever 
 """
 
 from rewards_fn.box_iou import box_iou
-from rewards_fn.form import format
+from rewards_fn.format import format
 from rewards_fn.load import KNOWN, RULES, load_rewards, weighted_mean
 from rewards_fn.score_agreement import score_agreement
 

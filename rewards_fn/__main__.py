@@ -47,8 +47,8 @@ def main() -> None:
         score_file(arguments.file, arguments.rewards)
     else:
         # Needs a checkout: recipes, datasets, rich.
-        from pipeline.errors import one_line_errors
         from rewards_fn.audit import audit_file
+        from spatial_edit_reward.errors import one_line_errors
 
         one_line_errors(lambda: audit_file(arguments.dataset, arguments.config, arguments.rows, arguments.seed))()
 

@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from pipeline.errors import UserError
 from rewards_fn.load import RULES, Reward, weighted_mean
 from rewards_fn.policies import PADDING, Answer, blind, completion, honest, truth
 from rewards_fn.recipe import own_rewards
 from rewards_fn.score import Reference
-from verdict import TASKS
+from spatial_edit_reward import TASKS
+from spatial_edit_reward.errors import UserError
 
 NOISE = (0.0, 0.1, 0.2, 0.4)
 # How much less than an honest verdict a policy must earn: a blind one than at BLIND_NOISE, a padding one than at its own noise.

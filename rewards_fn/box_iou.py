@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from rewards_fn.completion import Box, Completion, box_of, true_boxes, verdict_of
-from verdict import Task
+from spatial_edit_reward import Task
+from spatial_edit_reward.boxes import Box, box_of, true_boxes
+from spatial_edit_reward.parser import Completion, verdict_of
 
 
 def pairwise_iou(boxes: Sequence[Box], others: Sequence[Box]) -> np.ndarray:

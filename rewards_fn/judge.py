@@ -18,10 +18,10 @@ from typing import Any, Literal, NamedTuple
 from openai import AsyncOpenAI
 from PIL import Image
 
-from rewards_fn.completion import Completion, text_of, verdict_of
-from rewards_fn.endpoint import NoAnswer, choice_of, complete, open_client
 from rewards_fn.judge_prompt import consistency_in, messages_for
-from verdict import Task
+from spatial_edit_reward import Task
+from spatial_edit_reward.inference.endpoint import NoAnswer, choice_of, complete, open_client
+from spatial_edit_reward.parser import Completion, text_of, verdict_of
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from PIL import Image
 
-from rewards_fn.completion import box_of, finite
-from rewards_fn.pictures import FOUND_COLOUR, Outline, picture_part, with_boxes
-from verdict import Task, Verdict
+from spatial_edit_reward import Task, Verdict
+from spatial_edit_reward.boxes import box_of, finite
+from spatial_edit_reward.draw import PREDICTED_COLOR, Outline, picture_part, with_boxes
 
 SHOWN: dict[str, str] = {
     "sc": (
@@ -53,7 +53,7 @@ def _outlines(verdict: Verdict) -> list[Outline]:
             number = region.get("id")
             # Python does not write out an integer of 5,000 digits, and no cite means it.
             named = type(number) is int and 0 <= number < 10**9
-            outlines.append(Outline(FOUND_COLOUR, box, str(number) if named else ""))
+            outlines.append(Outline(PREDICTED_COLOR, box, str(number) if named else ""))
     return outlines
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rewards_fn.box_iou import box_iou
-from rewards_fn.form import format
+from rewards_fn.format import format
 from rewards_fn.score_agreement import score_agreement
 
 Reward = Callable[..., list[float | None]]

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from rewards_fn.completion import Box, true_boxes
-from rewards_fn.form import SCORE_RANGE
-from verdict import GLOBAL_TAG, Task
-from verdict.schema import KEYS, TAG
+from spatial_edit_reward import GLOBAL_TAG, Task
+from spatial_edit_reward.boxes import Box, true_boxes
+from spatial_edit_reward.checks import SCORE_RANGE
+from spatial_edit_reward.schema import KEYS, TAG
 
 GRID = 3
 WHOLE: Box = (0.0, 0.0, 1000.0, 1000.0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.errors import UserError
 from pipeline.recipe import read_yaml
 from rewards_fn.load import RULES, Reward, load_rewards
+from spatial_edit_reward.errors import UserError
 
 
 def own_rewards(file: Path) -> tuple[list[Reward], list[float], list[str]]:

@@ -12,10 +12,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from tqdm import tqdm
 
-from rewards_fn.completion import Completion, text_of, verdict_or_reason
-from rewards_fn.form import failed_checks
 from rewards_fn.load import Reward, load_rewards
-from verdict import Task
+from spatial_edit_reward import Task
+from spatial_edit_reward.checks import failed_checks
+from spatial_edit_reward.parser import Completion, text_of, verdict_or_reason
 
 CHUNK = 500
 # What a line gives a reward function.

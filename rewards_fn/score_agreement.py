@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rewards_fn.completion import Completion, scores_of, verdict_of
-from verdict import Task
+from spatial_edit_reward import Task
+from spatial_edit_reward.checks import scores_of
+from spatial_edit_reward.parser import Completion, verdict_of
 
 # Each kernel turns |predicted - true| (in points) into 0..1; `span` is the score range's width, `sigma` a scale in points.
 KERNELS: dict[str, Callable[[float, float, float], float]] = {

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import one_line_errors
-from pipeline.fingerprint import already_made, begin, finish, hash_files, hash_model
-from pipeline.folders import need
+from pipeline.fingerprint import hash_files, hash_model, is_up_to_date, mark_finished, mark_started
+from pipeline.folders import require
 from pipeline.recipe import parse_stage
+from spatial_edit_reward.errors import one_line_errors
 
 
 @dataclass
@@ -24,7 +24,7 @@ class DataArguments:
     """Options of the stage that are neither TRL's nor the model's."""
 
     data_dir: str = field(metadata={"help": "Folder that the data stage wrote."})
-    fresh: bool = field(default=False, metadata={"help": "Start over, whatever is in output_dir."})
+    overwrite: bool = field(default=False, metadata={"help": "Start over, whatever is in output_dir."})
 
 
 @one_line_errors
@@ -32,35 +32,37 @@ def main() -> None:
     from accelerate import PartialState
     from trl import ModelConfig, SFTConfig
 
-    from training.engine import check_processes, end_connection, from_main
+    from pipeline.distributed import check_processes, destroy_process_group, on_main_process
 
     (args, data_args, model_args), recipe = parse_stage((SFTConfig, DataArguments, ModelConfig))
     check_processes(args)
-    data, output = need(Path(data_args.data_dir), "data"), Path(args.output_dir)
+    data, output = require(Path(data_args.data_dir), "data"), Path(args.output_dir)
 
     def begun() -> dict[str, Any] | None:
         """The fingerprint of a run that is to start or to go on; None for a finished one."""
         fingerprint = {
             "recipe": recipe,
-            "data": {split: hash_files(need(data / f"{split}.parquet", "data")) for split in ("train", "validation")},
-            "spec": hash_files(need(data / "verdict.json", "data")),
+            "data": {
+                split: hash_files(require(data / f"{split}.parquet", "data")) for split in ("train", "validation")
+            },
+            "spec": hash_files(require(data / "verdict.json", "data")),
             "model": hash_model(model_args.model_name_or_path),
         }
-        if already_made(output, fingerprint, data_args.fresh):
+        if is_up_to_date(output, fingerprint, data_args.fresh):
             return None
-        begin(output, fingerprint)
+        mark_started(output, fingerprint)
         return fingerprint
 
-    fingerprint = from_main(begun)
+    fingerprint = on_main_process(begun)
     if fingerprint is None:
-        end_connection()
+        destroy_process_group()
         return
 
     from sft.train import train
 
     train(args, model_args, data)
     if PartialState().is_main_process:
-        finish(output, fingerprint)
+        mark_finished(output, fingerprint)
 
 
 if __name__ == "__main__":

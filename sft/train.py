@@ -8,11 +8,12 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
 from data.rows import for_training, load_rows
 from export.merge import merge
-from pipeline.errors import UserError
-from training.checkpoints import SpecBesideCheckpoints, last_whole_checkpoint, save_trained
-from training.engine import engine_of, from_main, leave_engine, parameters, start_engine
-from training.model import load_model, load_processor, quantisation, trained_parameters
-from verdict import load_spec
+from pipeline.checkpoints import SpecBesideCheckpoints, last_whole_checkpoint, save_trained
+from pipeline.distributed import engine_of, free_memory_and_shutdown, on_main_process, parameters, start_engine
+from pipeline.model import quantization, trained_parameters
+from spatial_edit_reward import load_spec
+from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.inference.model import load_model, load_processor
 
 
 def make_trainer(args: SFTConfig, model_args: ModelConfig, data: Path) -> SFTTrainer:
@@ -22,7 +23,7 @@ def make_trainer(args: SFTConfig, model_args: ModelConfig, data: Path) -> SFTTra
     spec = load_spec(data)
     start_engine(args)
     model = load_model(
-        model_args.model_name_or_path, model_args.dtype, model_args.attn_implementation, quantisation(model_args)
+        model_args.model_name_or_path, model_args.dtype, model_args.attn_implementation, quantization(model_args)
     )
     trainer = SFTTrainer(
         model=model,
@@ -48,11 +49,11 @@ def train(args: SFTConfig, model_args: ModelConfig, data: Path) -> None:
     """Trains from the last whole checkpoint or from the start, then merges and verifies."""
     output = Path(args.output_dir)
     trainer = make_trainer(args, model_args, data)
-    trainer.train(resume_from_checkpoint=from_main(lambda: last_whole_checkpoint(output, args.world_size)))
+    trainer.train(resume_from_checkpoint=on_main_process(lambda: last_whole_checkpoint(output, args.world_size)))
     trainer.save_state()
     spec = load_spec(data)
     saved = save_trained(trainer, output, spec)
-    leave_engine(trainer)  # the verification of the merge loads the model on the same GPU
+    free_memory_and_shutdown(trainer)  # the verification of the merge loads the model on the same GPU
     if args.process_index == 0:
         adapters, checkpoint = ([saved], None) if model_args.use_peft else ([], saved)
         merge(model_args.model_name_or_path, adapters, spec, output / "merged", checkpoint)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-BASE = ROOT / "tiny_base" / "checkpoint"
+BASE = ROOT / "recipes" / "tiny" / "base"
 
 
 @pytest.fixture(scope="session")

@@ -4,21 +4,7 @@ import ast
 
 from tests.conftest import ROOT
 
-ORDER = [
-    "verdict",
-    "pipeline",
-    "rewards_fn",
-    "data",
-    "gallery",
-    "training",
-    "export",
-    "sft",
-    "grpo",
-    "evaluation",
-    "plan",
-    "tiny_base",
-    "gpu_check",
-]
+ORDER = ["spatial_edit_reward", "rewards_fn", "pipeline", "data", "export", "sft", "grpo", "evaluation", "tools"]
 
 
 def imported(file):

@@ -8,17 +8,18 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
 from data.recipe import DataRecipe
-from evaluation.recipe import EvalRecipe, MineRecipe
-from pipeline.recipe import load_model, parse_stage, read_yaml, resolve_options
+from evaluation.recipe import EvalRecipe
+from grpo.mine import MineRecipe
+from pipeline.recipe import load_config, parse_stage, read_yaml, resolve_options
 from pipeline.values import fields_of
-from plan.hardware import PlanRecipe, card_named, load_engine
-from plan.stage import TYPES
 from rewards_fn.recipe import own_rewards
 from tests.conftest import ROOT
+from tools.plan.hardware import PlanRecipe, card_named, load_engine
+from tools.plan.stage import TYPES
 
 PLAIN = {"data": DataRecipe, "eval": EvalRecipe, "mine": MineRecipe, "plan": PlanRecipe}
 RECIPES = sorted(file for file in ROOT.glob("recipes/*/*.yaml") if file.parent.name != "engines")
-ENGINES = sorted(ROOT.glob("recipes/engines/*.yaml"))
+ENGINES = sorted(ROOT.glob("recipes/accelerate/*.yaml"))
 FAMILY = ("spatialreward-8b", "spatialreward-8b-qlora", "spatialreward-4b", "spatialreward-2b")
 # What needs a GPU, or a package that not every checkout has; the recipe's own values are checked before.
 HERE = {"use_cpu": True, "bf16": False, "use_vllm": False, "load_in_4bit": False, "optim": "adamw_torch"}
@@ -37,7 +38,7 @@ def at_root(monkeypatch):
 def test_every_recipe_is_sound(file):
     kind = file.stem.split("-")[0]
     if kind not in TYPES:
-        load_model(file, PLAIN[kind])
+        load_config(file, PLAIN[kind])
         return
     options = resolve_options(file, TYPES[kind])
     assert {"model_name_or_path", "data_dir", "output_dir"} <= set(options)

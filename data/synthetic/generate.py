@@ -43,7 +43,7 @@ def photographs(folder: Path, side: int) -> Photographs:
     return Photographs(tuple(files), side)
 
 
-def normalised(box: tuple[int, int, int, int], size: tuple[int, int]) -> list[int]:
+def normalized(box: tuple[int, int, int, int], size: tuple[int, int]) -> list[int]:
     """A pixel box in the 0..1000 coordinates of a picture of `size` (width, height): round(px / side * 1000)."""
     width, height = size
     return [round(value / side * 1000) for value, side in zip(box, (width, height, width, height), strict=True)]
@@ -52,7 +52,7 @@ def normalised(box: tuple[int, int, int, int], size: tuple[int, int]) -> list[in
 def edit_region(candidate: Candidate) -> list[dict[str, Any]]:
     """Every changed place of `candidate` as {id, label, bbox_2d}, in the order in which the rationale cites them."""
     places = [
-        (label, normalised(box, candidate.scene.size)) for change in candidate.changes for label, box in regions(change)
+        (label, normalized(box, candidate.scene.size)) for change in candidate.changes for label, box in regions(change)
     ]
     if candidate.background_changed:
         places.append(("background", [0, 0, 1000, 1000]))

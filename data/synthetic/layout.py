@@ -14,10 +14,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data.images import encode
 from data.recipe import SPLITS, DataRecipe, Source
 from data.synthetic.generate import group_rows, photographs
-from verdict import Spec
+from spatial_edit_reward import Spec
+from spatial_edit_reward.images import encode
 
 NAME = "synthetic"
 

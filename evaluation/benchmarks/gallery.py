@@ -7,11 +7,12 @@ from typing import Any
 
 from PIL import Image
 
-from evaluation.benchmarks.honest import sample_parts
 from evaluation.benchmarks.plan import Plan
 from evaluation.benchmarks.scores import Aggregation, Run, scored_samples
-from gallery import FOUND_COLOUR, Outline, data_uri, drawable_boxes, with_boxes
-from verdict import ParseFailure, repair
+from evaluation.benchmarks.strict import sample_parts
+from spatial_edit_reward import ParseFailure, repair
+from spatial_edit_reward.draw import PREDICTED_COLOR, Outline, data_uri, with_boxes
+from spatial_edit_reward.pages import drawable_boxes
 
 
 def wrong_rankings(run: Run, plan: Plan, how: Aggregation, count: int) -> list[dict[str, Any]]:
@@ -50,7 +51,7 @@ def _candidate(run: Run, plan: Plan, candidate: Mapping[str, Any], score: float 
         regions = repair(line["text"], "sc").verdict.edit_region
     except ParseFailure:
         regions = None
-    outlines = [Outline(FOUND_COLOUR, box, str(place)) for place, box in drawable_boxes(regions)]
+    outlines = [Outline(PREDICTED_COLOR, box, str(place)) for place, box in drawable_boxes(regions)]
     return {
         "picture": data_uri(with_boxes(picture, outlines)),
         "rank": candidate["rank"] + 1,

@@ -11,8 +11,8 @@ from scipy.stats import DegenerateDataWarning
 
 from evaluation.benchmarks.scores import Run, readable_scores, verdict_rates
 from evaluation.metrics import METRICS, GroupSums, group_sums, interval, score_rows
-from rewards_fn.completion import verdict_of
 from rewards_fn.load import Reward, load_rewards
+from spatial_edit_reward.parser import verdict_of
 
 Row = Mapping[str, Any]
 

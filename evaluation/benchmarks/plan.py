@@ -15,13 +15,12 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from tqdm import tqdm
 
-from data.faults import Fault
-from data.images import encode, fit, read_bytes, read_picture
 from evaluation.benchmarks.read import Sample
-from evaluation.benchmarks.results import Name
 from evaluation.benchmarks.tables import Picture
-from evaluation.questions import Question
-from verdict import TASKS, Spec, Task
+from spatial_edit_reward import TASKS, Spec, Task
+from spatial_edit_reward.images import ImageError, encode, fit, read_bytes, read_picture
+from spatial_edit_reward.inference.request import Question
+from spatial_edit_reward.inference.store import Name
 
 GREY = (128, 128, 128)
 Load = Callable[[], Sequence[Picture | None]]
@@ -45,24 +44,24 @@ class Plan:
         task, instruction, load = self.asked[key]
         try:
             images = [fit(_opened(picture), self.spec.pixels) for picture in load()]
-        except Fault as fault:
-            self.faults[key] = fault.said
+        except ImageError as error:
+            self.faults[key] = error.detail
             return None
         return Question(key, task, instruction, images, sample)
 
 
 def _opened(picture: Picture | None) -> Image.Image:
     if picture is None:
-        raise Fault("image_missing", "no picture there")
+        raise ImageError("image_missing", "no picture there")
     return read_picture(picture)[0]
 
 
 def question_key(task: Task, instruction: str, pictures: Sequence[Picture | None], spec: Spec) -> str:
-    """A hash of the prompt and of the pictures' files. Raises Fault where one is missing."""
+    """A hash of the prompt and of the pictures' files. Raises ImageError where one is missing."""
     digest = hashlib.blake2b(spec.prompt(task, instruction).encode(errors="replace"), digest_size=12)
     for picture in pictures:
         if picture is None:
-            raise Fault("image_missing", "no picture there")
+            raise ImageError("image_missing", "no picture there")
         content = read_bytes(picture) if isinstance(picture, Path) else picture
         digest.update(hashlib.blake2b(content, digest_size=16).digest())
     return digest.hexdigest()
@@ -87,8 +86,8 @@ def plan_samples(samples: Sequence[Sample], spec: Spec, seed: int) -> Plan:
                 shown = [*sources, edited] if task == "sc" else [edited]
                 try:
                     key = question_key(task, sample.instruction, shown, spec)
-                except Fault as fault:
-                    plan.faults[f"{sample.id} {candidate.id}"] = fault.said
+                except ImageError as error:
+                    plan.faults[f"{sample.id} {candidate.id}"] = error.detail
                     row[task] = None
                     continue
                 row[task] = key
@@ -96,7 +95,7 @@ def plan_samples(samples: Sequence[Sample], spec: Spec, seed: int) -> Plan:
             candidates.append(row)
         try:
             group = question_key("sc", sample.instruction, sources, spec)
-        except Fault:
+        except ImageError:
             group = sample.id
         about = {"id": sample.id, "group": group, "category": sample.category, "dimension": sample.dimension}
         plan.rows.append(about | {"sources": sample.source_count, "extra": sample.extra, "candidates": candidates})

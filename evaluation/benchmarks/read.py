@@ -16,7 +16,7 @@ from typing import Any
 
 from evaluation.benchmarks.published import SIZES
 from evaluation.benchmarks.tables import Picture, Table, load_table
-from pipeline.errors import UserError
+from spatial_edit_reward.errors import UserError
 
 PLACEHOLDER = re.compile(r"<image_(\d+)>")
 

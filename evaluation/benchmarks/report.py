@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.benchmarks.honest import Scored, honest
 from evaluation.benchmarks.paper import FOUR_CANDIDATES, OVERALL
 from evaluation.benchmarks.read import BENCHES
 from evaluation.benchmarks.scores import read_run
+from evaluation.benchmarks.strict import Scored, honest
 from evaluation.printed import print_table
 from evaluation.recipe import EvalRecipe
-from gallery import render_page
-from pipeline.fingerprint import write_json
+from spatial_edit_reward.files import write_json
+from spatial_edit_reward.pages import render_page
 
 Figures = Mapping[str, Any]
 HEAD = [

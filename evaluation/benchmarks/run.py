@@ -15,24 +15,25 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, Json
 
 from data.rows import load_rows
-from evaluation.backends import Endpoint, open_backend, spec_of
 from evaluation.benchmarks import heldout
 from evaluation.benchmarks.gallery import wrong_rankings
 from evaluation.benchmarks.plan import Plan, failures, names, plan_heldout, plan_samples
 from evaluation.benchmarks.read import BENCHES, read_samples
 from evaluation.benchmarks.report import write_report
-from evaluation.benchmarks.results import ask_all, read_verdicts, start
 from evaluation.benchmarks.score import PARTIAL_STATUS, print_figures
 from evaluation.benchmarks.scores import Aggregation, both_rules, read_run
-from evaluation.questions import Ask, Question, Reply
 from evaluation.recipe import EvalRecipe
-from pipeline.errors import UserError
-from pipeline.fingerprint import hash_model, write_json
-from pipeline.folders import need
+from pipeline.fingerprint import hash_model
+from pipeline.folders import require
 from pipeline.recipe import read_yaml
 from rewards_fn.load import RULES
 from rewards_fn.recipe import own_rewards
-from verdict import Spec
+from spatial_edit_reward import Spec
+from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.files import write_json
+from spatial_edit_reward.inference.backends import Endpoint, open_backend, spec_of
+from spatial_edit_reward.inference.request import Ask, Question, Reply
+from spatial_edit_reward.inference.store import ask_all, read_verdicts, start
 
 FILE_NAME = "verdicts.jsonl"
 LISTED = 20
@@ -56,7 +57,7 @@ class Asking(BaseModel):
     prices: tuple[float, float] | None = None
     extra_body: Json[dict[str, Any]] = {}
     partial: bool = False
-    fresh: bool = False
+    overwrite: bool = False
 
 
 def folder_of(recipe: EvalRecipe, bench: str, asking: Asking, blind: bool = False) -> Path:
@@ -77,7 +78,7 @@ def plan_of(recipe: EvalRecipe, asking: Asking, bench: str, spec: Spec, blind: b
     """What has to be asked for `bench`. Raises UserError where its rows cannot be read."""
     if bench != "heldout":
         return plan_samples(read_samples(bench, copy_of(asking.data, bench)), spec, recipe.seed)
-    file = need(recipe.run_dir / "data" / "heldout.parquet", "data")
+    file = require(recipe.run_dir / "data" / "heldout.parquet", "data")
     return plan_heldout(load_rows(file, spec), spec, blind)
 
 
@@ -107,7 +108,7 @@ def run_one(recipe: EvalRecipe, asking: Asking, bench: str, ask: Ask, spec: Spec
     """Asks, scores and reports one benchmark; whether every verdict was given. Without them figures need `partial`."""
     plan = plan_of(recipe, asking, bench, spec, blind)
     file = folder_of(recipe, bench, asking, blind) / FILE_NAME
-    start(file, head_of(recipe, asking, bench, plan, blind), asking.fresh)
+    start(file, head_of(recipe, asking, bench, plan, blind), asking.overwrite)
     what = f"{bench}, blind" if blind else bench
     ask_all(file, names(plan, asking.samples), plan.question, ask, asking.batch_size, what)
     failed = failures(plan, read_verdicts(file), asking.samples)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks import heldout, published
-from evaluation.benchmarks.honest import Scored, honest, pairwise_by_dimension
-from evaluation.benchmarks.results import found_head
 from evaluation.benchmarks.scores import Aggregation, both_rules, read_run
+from evaluation.benchmarks.strict import Scored, honest, pairwise_by_dimension
 from evaluation.benchmarks.tables import read_json_lines
 from evaluation.printed import print_table
-from pipeline.errors import UserError
+from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.inference.store import found_head
 
 PARTIAL_STATUS = 3
 Rows = Sequence[Mapping[str, Any]]

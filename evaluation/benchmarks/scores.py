@@ -11,11 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from evaluation.benchmarks import published
-from evaluation.benchmarks.honest import Scored, honest, pairwise_by_dimension
-from evaluation.benchmarks.results import Name, read_head, read_verdicts
-from pipeline.errors import UserError
-from rewards_fn.completion import scores_of
-from verdict import TASKS, ParseFailure, Spec, Task, aggregate, parse, repair
+from evaluation.benchmarks.strict import Scored, honest, pairwise_by_dimension
+from spatial_edit_reward import TASKS, ParseFailure, Spec, Task, aggregate, parse, repair
+from spatial_edit_reward.checks import scores_of
+from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.inference.store import Name, read_head, read_verdicts
 
 Aggregation = Literal["weighted", "min", "mean"]
 AGGREGATIONS: tuple[Aggregation, ...] = ("weighted", "min", "mean")

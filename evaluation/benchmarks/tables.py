@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow.compute
 from datasets import Dataset, Image, load_dataset
 
-from data.layouts.columns import holds_images
-from pipeline.errors import UserError
+from data.readers.columns import holds_images
+from spatial_edit_reward.errors import UserError
 
 Picture = bytes | Path
 LOADERS = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "json"}

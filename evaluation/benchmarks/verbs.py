@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from evaluation.recipe import EvalRecipe
-from pipeline.errors import UserError
-from pipeline.recipe import load_model
+from pipeline.recipe import load_config
+from spatial_edit_reward.errors import UserError
 
 
 def add_benchmark_verbs(verbs: Any) -> None:
@@ -41,7 +41,7 @@ def add_benchmark_verbs(verbs: Any) -> None:
     bench.add_argument(
         "--extra_body", default="{}", metavar="JSON", help="further fields of a request to an endpoint (default: none)"
     )
-    bench.add_argument("--fresh", action="store_true", help="start over")
+    bench.add_argument("--overwrite", action="store_true", help="start over")
     scoring = verbs.add_parser(
         "score", help="the figures of a result file, ours or the published evaluation's, without a model"
     )
@@ -61,7 +61,7 @@ def add_benchmark_verbs(verbs: Any) -> None:
 def run_bench(arguments: argparse.Namespace) -> None:
     from evaluation.benchmarks.run import Asking, run_benchmarks
 
-    recipe = load_model(arguments.config, EvalRecipe)
+    recipe = load_config(arguments.config, EvalRecipe)
     said = {name: value for name, value in vars(arguments).items() if name not in ("verb", "config")}
     said["batch_size"] = arguments.batch_size or recipe.batch_size
     try:

@@ -5,16 +5,16 @@ from collections import Counter
 import pytest
 from datasets import Dataset
 
-from data.faults import KINDS, Fault, policies
+from data.cleaning.fixer import KINDS, RowError, policies
+from data.cleaning.prepare import Context, prepare, start
 from data.hashes import read_benchmarks
-from data.layouts import spatialreward
-from data.prepare import Context, prepare, start
+from data.readers import spatialreward
 from data.recipe import Source
 from data.rows import FEATURES, fault
 from rewards_fn import format
+from spatial_edit_reward import Spec, render
 from tests.data.broken_rows import CASES, SC, row, sc
 from tests.data.conftest import data_recipe, prepared, write_lines
-from verdict import Spec, render
 
 SPEC = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=320)
 # What only shows among other rows.
@@ -27,13 +27,13 @@ def context(images, **policy):
 
 
 def outcome(images, tmp_path, made):
-    """(canonical row, kinds it was fixed by), or the Fault, of a public row."""
+    """(canonical row, kinds it was fixed by), or the RowError, of a public row."""
     file = write_lines(tmp_path / "rows.jsonl", [made])
     source = Source(name="broken", layout="spatialreward", path=str(file), images=images, splits={"train": 1})
     (raw,) = spatialreward.rows(source)
     try:
         kept, its = prepare(raw, "broken", source.score_range)
-    except Fault as found:
+    except RowError as found:
         return found
     return kept, its.fixed
 
@@ -41,7 +41,7 @@ def outcome(images, tmp_path, made):
 def test_there_is_a_row_for_every_kind():
     met = {kind for case in CASES for kind in (*case.fixed, case.dropped)} - {None}
     assert len([case for case in CASES if case.fixed or case.dropped]) >= 60
-    assert set(KINDS) - met == {"not_for_sft", "thinned_out"}  # tests/data/test_build.py, test_keep.py
+    assert set(KINDS) - met == {"not_for_sft", "subsampled"}  # tests/data/test_build.py, test_keep.py
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.dropped not in AMONG_OTHERS], ids=lambda case: case.wrong)
@@ -49,10 +49,10 @@ def test_a_row_by_the_default_policy(images, tmp_path, case):
     start(context(images))
     found = outcome(images, tmp_path, case.row)
     if case.dropped:
-        assert isinstance(found, Fault), f"kept, fixed by {found[1]}"
+        assert isinstance(found, RowError), f"kept, fixed by {found[1]}"
         assert found.kind == case.dropped and found.said
         return
-    assert not isinstance(found, Fault), found
+    assert not isinstance(found, RowError), found
     kept, fixed = found
     assert fixed == case.fixed
     assert fault({**kept, "images": list(kept["images"])}, SPEC) is None
@@ -62,7 +62,7 @@ def test_a_row_by_the_default_policy(images, tmp_path, case):
 def reference_of(images, tmp_path, made, **policy):
     start(context(images, **policy))
     found = outcome(images, tmp_path, made)
-    return found if isinstance(found, Fault) else found[0]["reference"]
+    return found if isinstance(found, RowError) else found[0]["reference"]
 
 
 def test_what_the_fixes_make(images, tmp_path):
@@ -82,7 +82,7 @@ def test_what_the_fixes_make(images, tmp_path):
 @pytest.mark.parametrize("case", [c for c in CASES if len(c.fixed) == 1], ids=lambda case: case.wrong)
 def test_what_may_not_be_fixed_is_dropped(images, tmp_path, case):
     found = reference_of(images, tmp_path, case.row, **{case.fixed[0]: "drop"})
-    assert isinstance(found, Fault) and found.kind == case.fixed[0]
+    assert isinstance(found, RowError) and found.kind == case.fixed[0]
 
 
 def test_what_is_dropped_by_default_can_be_fixed_where_there_is_a_fix(images, tmp_path):

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from data.rows import load_rows
+from spatial_edit_reward import load_spec
 from tests.data.broken_rows import PQ, SC, row
 from tests.data.conftest import data_recipe, noise, prepared, write_lines
 from tests.data.test_layouts import human_rows
-from verdict import load_spec
 
 OWN_SC = "<image><image>Compare. The editor was told: {}\nGive success and over-editing, 0 to 25."
 OWN_PQ = "<image>Look closely. The editor was told: {}\nGive naturalness and artifacts, 0 to 25."

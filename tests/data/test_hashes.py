@@ -4,10 +4,10 @@ import pytest
 from datasets import Dataset, Features, Image, List
 
 from data.hashes import perceptual_hash, pixel_hash, read_benchmarks
-from data.images import fit
-from pipeline.errors import UserError
+from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.images import fit
+from spatial_edit_reward.spec import Pixels
 from tests.data.conftest import noise
-from verdict.spec import Pixels
 
 PIXELS = Pixels(min=256, max=4096, multiple=16)
 

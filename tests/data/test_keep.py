@@ -5,8 +5,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.build import thinned
-from data.prepare import Outcome
+from data.build import subsample
+from data.cleaning.prepare import Outcome
 from data.recipe import Kept
 from tests.data.conftest import data_recipe, prepared
 
@@ -26,7 +26,7 @@ def test_shares_are_met_and_nothing_else_is_touched(rows, failed, pq, seed):
         for n, (kind, _) in enumerate(rows)
     ]
     splits = [split for _, split in rows]
-    kept, left = thinned(outcomes, splits, {"rl": Kept(failed=failed, pq=pq)}, seed)
+    kept, left = subsample(outcomes, splits, {"rl": Kept(failed=failed, pq=pq)}, seed)
     before, after = Counter(rows), Counter(zip([kind for kind, _ in rows], left, strict=True))
     share = {("failed", "rl"): failed, ("pq", "rl"): pq}
     for key, count in before.items():
@@ -34,10 +34,10 @@ def test_shares_are_met_and_nothing_else_is_touched(rows, failed, pq, seed):
             assert after[key] == round(share.get(key, 1) * count)
     for old, new, was, its in zip(outcomes, kept, splits, left, strict=True):
         assert (new.fault is None) == (was == its) and (
-            its is not None or was is None or new.fault.kind == "thinned_out"
+            its is not None or was is None or new.fault.kind == "subsampled"
         )
         assert new.id == old.id
-    assert thinned(outcomes, splits, {"rl": Kept(failed=failed, pq=pq)}, seed)[1] == left
+    assert subsample(outcomes, splits, {"rl": Kept(failed=failed, pq=pq)}, seed)[1] == left
 
 
 def test_the_report_says_what_was_left_out(tmp_path):
@@ -47,8 +47,8 @@ def test_the_report_says_what_was_left_out(tmp_path):
     rl = report["splits"]["rl"]
     assert rl["pq"] == 4 and rl["sc"] == rl["sc_with_region"] > 0
     assert report["splits"]["heldout"]["rows"] == 8
-    assert report["sources"]["synthetic"]["dropped"] == {"thinned_out": 32 - rl["rows"]}
-    assert "thinned_out" in done.stdout
+    assert report["sources"]["synthetic"]["dropped"] == {"subsampled": 32 - rl["rows"]}
+    assert "subsampled" in done.stdout
 
     wrong, _ = prepared(data_recipe(tmp_path, [], groups=groups, keep={"rl": {"failed": 1.5}}))
     assert wrong.returncode != 0 and "keep.rl.failed" in wrong.stderr

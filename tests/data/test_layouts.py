@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, Features, Image, Value, load_dataset
 
-from data.images import read_picture
-from data.layouts.parts import Slice, index
+from data.readers.parts import Slice, index
 from data.recipe import Source
 from data.rows import load_rows
 from data.sources import LAYOUTS
 from data.writers import write
-from pipeline.errors import UserError
+from spatial_edit_reward import load_spec
+from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.images import read_picture
 from tests.data.broken_rows import PQ, SC, row
 from tests.data.conftest import noise, write_lines
-from verdict import load_spec
 
 ANSWER = {key: SC[key] for key in ("reasoning", "score")}
 
@@ -127,7 +127,7 @@ def test_editreward_gives_four_rows_of_scores(tmp_path):
     assert [raw.score for raw in raws[:4]] == [(4.0, 4.0), (2.5, 2.5), (1.0, 1.0), (4.0, 4.0)]
     assert [len(raw.images) for raw in raws[:4]] == [2, 1, 2, 1] and raws[0].images[0] == raws[2].images[0]
     assert isinstance(raws[0].images[0], bytes) and all(raw.verdict is None for raw in raws)
-    assert raws[7].fault is not None and "right_quality_aesthetic_score" in raws[7].fault.said
+    assert raws[7].fault is not None and "right_quality_aesthetic_score" in raws[7].fault.detail
 
 
 def test_datasets_by_a_column_map(tmp_path):
@@ -142,7 +142,7 @@ def test_datasets_by_a_column_map(tmp_path):
     assert [raw.id for raw in raws] == ["left", "left"] and raws[0].score == (4.0, 2.5)
     assert read_picture(raws[0].images[0])[0].tobytes() == noise(0).tobytes()
     (first, _) = read("datasets", file, columns={"images": "source_img", "verdict": "gone"})
-    assert first.fault is not None and "no column 'gone'; there are instruction" in first.fault.said
+    assert first.fault is not None and "no column 'gone'; there are instruction" in first.fault.detail
 
 
 def test_a_dataset_that_is_not_there_is_named(tmp_path):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from spatial_edit_reward import load_spec
 from tests.data.conftest import data_recipe, prepared
-from verdict import load_spec
 
 GROUPS = {"train": 1, "validation": 1, "rl": 1, "heldout": 1}
 

@@ -3,8 +3,8 @@
 import pytest
 
 from data.rows import fault, for_training, load_rows
-from pipeline.errors import UserError
-from verdict import load_spec, parse
+from spatial_edit_reward import load_spec, parse
+from spatial_edit_reward.errors import UserError
 
 GOOD = {
     "id": "a",

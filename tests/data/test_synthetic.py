@@ -11,10 +11,10 @@ from PIL import Image, ImageChops
 from data.rows import fault
 from data.synthetic.degrade import LOSS_PER_LEVEL, degrade, perceptual_scores
 from data.synthetic.edits import CANDIDATES, OPERATIONS, make_candidate, random_request, regions
-from data.synthetic.generate import CANDIDATES_PER_GROUP, group_rows, normalised, photographs
+from data.synthetic.generate import CANDIDATES_PER_GROUP, group_rows, normalized, photographs
 from data.synthetic.scene import draw_scene, plain_background, random_scene
 from rewards_fn import box_iou, format, score_agreement
-from verdict import Spec, render
+from spatial_edit_reward import Spec, render
 
 SPEC = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=320)
 SIDE = 64
@@ -130,6 +130,6 @@ def test_a_folder_without_photographs_is_named(tmp_path):
 @given(st.tuples(st.integers(0, 63), st.integers(0, 63)), st.integers(1, 640), st.integers(1, 640))
 def test_boxes_are_normalised_to_a_thousand(corner, width, height):
     x, y = min(corner[0], width), min(corner[1], height)
-    box = normalised((x, y, width, height), (width, height))
+    box = normalized((x, y, width, height), (width, height))
     assert box[2:] == [1000, 1000]
     assert math.isclose(box[0], x / width * 1000, abs_tol=0.5) and math.isclose(box[1], y / height * 1000, abs_tol=0.5)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from data.synthetic.generate import group_rows
 from data.templates import PromptTemplate, recover
-from verdict import Spec
+from spatial_edit_reward import Spec
 
 SPEC = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=320)
 INSTRUCTIONS = sorted({group_rows(0, number, 64)[0]["instruction"] for number in range(40)})

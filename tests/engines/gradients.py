@@ -20,10 +20,10 @@ from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_b
 import grpo.train
 import sft.train
 from grpo.__main__ import RewardArguments
+from pipeline.distributed import free_memory_and_shutdown
 from pipeline.recipe import parse_stage
 from rewards_fn import load_rewards
 from sft.__main__ import DataArguments
-from training.engine import leave_engine
 
 
 class Gradients(TrainerCallback):
@@ -94,4 +94,4 @@ if __name__ == "__main__":
     found = loss_and_gradients(trainer, generated)
     if trainer.is_world_process_zero():
         torch.save({**found, "processes": torch.tensor(trainer.args.world_size)}, out)
-    leave_engine(trainer)
+    free_memory_and_shutdown(trainer)

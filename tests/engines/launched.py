@@ -1,4 +1,4 @@
-"""Starting a stage as two processes under an engine of recipes/engines, as `accelerate launch` does."""
+"""Starting a stage as two processes under an engine of recipes/accelerate, as `accelerate launch` does."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def environment() -> dict[str, str]:
 
 
 def run_under(engine: str, module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs `-m tests.engines.run MODULE ...` as two processes under recipes/engines/ENGINE.yaml; "single" is one process."""
-    launcher = ["-m", "accelerate.commands.launch", "--config_file", f"recipes/engines/{engine}.yaml"]
+    """Runs `-m tests.engines.run MODULE ...` as two processes under recipes/accelerate/ENGINE.yaml; "single" is one process."""
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", f"recipes/accelerate/{engine}.yaml"]
     launcher += ["--num_processes", "1" if engine == "single" else str(PROCESSES)]
     launcher += ["--main_process_port", str(free_port()), "-m", "tests.engines.run", module, *map(str, arguments)]
     return subprocess.run(

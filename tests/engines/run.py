@@ -1,6 +1,6 @@
 """Runs a stage as one of several CPU processes, under an engine that accelerate would only start on GPUs.
 
-    accelerate launch --config_file recipes/engines/ENGINE.yaml --num_processes 2 -m tests.engines.run STAGE --config FILE
+    accelerate launch --config_file recipes/accelerate/ENGINE.yaml --num_processes 2 -m tests.engines.run STAGE --config FILE
 
 What was really at work, the number of processes and the class of the wrapped model, is written beside the output.
 """
@@ -18,11 +18,11 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 from transformers import Trainer
 
-from training.engine import parameters
+from pipeline.distributed import parameters
 
 
 def plain_cpu() -> None:
-    """Makes the device "cpu" without a number: transformers cannot load an optimiser's state onto "cpu:0" or "cpu:1"."""
+    """Makes the device "cpu" without a number: transformers cannot load an optimizer's state onto "cpu:0" or "cpu:1"."""
 
     def set_device(self):
         self.device = torch.device("cpu")

@@ -1,4 +1,4 @@
-"""Every file in recipes/engines as accelerate and DeepSpeed read it."""
+"""Every file in recipes/accelerate as accelerate and DeepSpeed read it."""
 
 import json
 import os

@@ -9,18 +9,19 @@ import pytest
 import torch
 from PIL import Image
 
-from data.rows import load_rows, prompt_messages
+from data.rows import load_rows
 from data.synthetic.generate import group_rows
 from evaluation import diagnose as module
-from evaluation.attention import attention_weights, heat, looks, measure
+from evaluation.attention_maps import attention_weights, heat, looks, measure
 from evaluation.diagnose import PARTS, chosen, diagnose, parts_of
-from evaluation.generate import generate_batch
-from gallery.heat import with_heat
-from pipeline.errors import UserError
+from spatial_edit_reward import Spec, load_spec, render
+from spatial_edit_reward.chat import prompt_messages
+from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.heatmap import with_heat
+from spatial_edit_reward.inference.generation import generate_batch
+from spatial_edit_reward.inference.model import load_model, load_processor
 from tests.conftest import BASE
-from tests.evaluation.forced import writing
-from training.model import load_model, load_processor
-from verdict import Spec, load_spec, render
+from tests.spatial_edit_reward.inference.forced import writing
 
 SPEC = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=12)
 VERDICT = (

@@ -1,11 +1,13 @@
 """Held-out verdicts come in two rounds, so that a long one does not hold up a batch: they are what one round gives."""
 
-from data.rows import load_rows, prompt_messages
-from evaluation.generate import generate
-from evaluation.heldout import read_lines, write_verdicts
+from data.rows import load_rows
+from evaluation.heldout import write_verdicts
+from spatial_edit_reward import load_spec
+from spatial_edit_reward.chat import prompt_messages
+from spatial_edit_reward.files import read_lines
+from spatial_edit_reward.inference.generation import generate
+from spatial_edit_reward.inference.model import load_model, load_processor
 from tests.conftest import BASE
-from training.model import load_model, load_processor
-from verdict import load_spec
 
 
 def test_verdicts_cut_off_in_the_first_round_are_written_in_whole(small_data, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from evaluation.metrics import GroupSums, group_sums, interval, ranking_parts, score_rows
 from rewards_fn import box_iou, format, score_agreement
-from verdict import Spec, render
+from spatial_edit_reward import Spec, render
 
 SPEC = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=320)
 REWARDS, WEIGHTS = [box_iou, score_agreement, format], [2.0, 1.0, 0.5]

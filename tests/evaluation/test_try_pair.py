@@ -7,12 +7,12 @@ import shutil
 import pytest
 from PIL import Image
 
-from evaluation.generate import Completion
 from evaluation.try_pair import overall, read_answer, try_pair
-from gallery import drawable_boxes
+from spatial_edit_reward import load_spec
+from spatial_edit_reward.inference.generation import Completion
+from spatial_edit_reward.pages import drawable_boxes
 from tests.conftest import BASE, run_stage
 from tests.data.broken_rows import PQ, SC
-from verdict import load_spec
 
 
 def test_an_answer_is_read_as_far_as_it_goes(small_data):

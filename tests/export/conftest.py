@@ -11,9 +11,10 @@ from transformers import AutoModelForImageTextToText
 from evaluation.metrics import METRICS
 from export.merge import adapted, write_merged
 from export.verify import verify
-from pipeline.fingerprint import finish, hash_model, write_json
+from pipeline.fingerprint import hash_model, mark_finished
+from spatial_edit_reward import Spec, save_spec
+from spatial_edit_reward.files import write_json
 from tests.conftest import BASE, ROOT
-from verdict import Spec, save_spec
 
 SPEC = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=16)
 
@@ -77,7 +78,7 @@ def run(small_data, adapters, tmp_path_factory):
     for stage, adapter in zip(("sft", "grpo"), adapters, strict=True):
         shutil.copytree(adapter, folder / stage / "adapter")
         recipe = yaml.safe_load((ROOT / "recipes" / "tiny" / f"{stage}.yaml").read_text())
-        finish(folder / stage, {"recipe": {**recipe, "model_name_or_path": str(BASE)}})
+        mark_finished(folder / stage, {"recipe": {**recipe, "model_name_or_path": str(BASE)}})
         history = [{"step": step, "loss": 2.0 / step, "rewards/box_iou/mean": step / 9} for step in range(1, 5)]
         write_json(
             folder / stage / "trainer_state.json", {"log_history": [*history, {"step": 4, "train_runtime": 90.0}]}
@@ -86,10 +87,10 @@ def run(small_data, adapters, tmp_path_factory):
     merge.mkdir()
     write_merged(BASE, adapted(BASE, adapters), SPEC, merge)
     write_json(merge / "export_report.json", verify(merge, str(BASE), adapters))
-    finish(merge, {})
+    mark_finished(merge, {})
     for name in ("eval", "report"):
         (folder / name).mkdir()
-    finish(folder / "eval", {"models": {"merged": [hash_model(str(merge)), None]}})
+    mark_finished(folder / "eval", {"models": {"merged": [hash_model(str(merge)), None]}})
     figures = {name: {"mean": 0.5, "low": 0.25, "high": 0.625} for name in METRICS}
     figures["score_mae"] = {"mean": None, "low": None, "high": None}
     report = {

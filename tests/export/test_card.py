@@ -11,17 +11,17 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from data.images import fit
-from data.rows import prompt_messages
 from data.synthetic.generate import group_rows
-from evaluation.generate import generate
 from export.card import make_card, max_model_len
 from export.run import Run
-from pipeline.errors import UserError
+from spatial_edit_reward.chat import prompt_messages
+from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.images import fit
+from spatial_edit_reward.inference.generation import generate
+from spatial_edit_reward.inference.model import load_model, load_processor
 from tests.conftest import ROOT, quiet, run_stage
 from tests.export.conftest import SPEC
 from tests.export.hub import TOKEN, Hub
-from training.model import load_model, load_processor
 
 REPO = "someone/judge"
 

@@ -18,10 +18,10 @@ from transformers import AutoModelForImageTextToText
 from export.merge import adapted, merge, trained, write_merged
 from export.tensors import check_values, merged_by_peft, of_checkpoint
 from export.verify import verify
-from pipeline.errors import UserError
+from spatial_edit_reward import load_spec
+from spatial_edit_reward.errors import UserError
 from tests.conftest import BASE, ROOT, quiet, run_stage
 from tests.export.conftest import SPEC, make_adapter
-from verdict import load_spec
 
 
 def tensors(folder):
@@ -116,11 +116,11 @@ def test_what_cannot_be_merged_is_refused(sharded, adapters, tmp_path):
         adapted(BASE, [dora])
     with pytest.raises(UserError, match="no adapter that can be read"):
         adapted(BASE, [tmp_path / "nowhere"])
-    quantised = shutil.copytree(sharded, tmp_path / "quantised")
-    config = json.loads((quantised / "config.json").read_text())
-    (quantised / "config.json").write_text(json.dumps({**config, "quantization_config": {"load_in_4bit": True}}))
-    with pytest.raises(UserError, match="quantised: merge into the weights it was made from"):
-        adapted(quantised, adapters)
+    quantized = shutil.copytree(sharded, tmp_path / "quantized")
+    config = json.loads((quantized / "config.json").read_text())
+    (quantized / "config.json").write_text(json.dumps({**config, "quantization_config": {"load_in_4bit": True}}))
+    with pytest.raises(UserError, match="quantized: merge into the weights it was made from"):
+        adapted(quantized, adapters)
     other = shutil.copytree(adapters[0], tmp_path / "other")
     file = other / "adapter_model.safetensors"
     save_file({name.replace("layers.3", "layers.9"): t for name, t in load_file(file).items()}, file)

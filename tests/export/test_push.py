@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, constants
 
 from export.contents import merged_files
 from export.push import upload
-from pipeline.errors import UserError
+from spatial_edit_reward.errors import UserError
 from tests.export.hub import FIRST, TOKEN, Hub, Repository
 
 REPO = "someone/judge"

@@ -6,13 +6,13 @@ import io
 import openai
 import pytest
 
-from data.images import fit
-from data.rows import prompt_messages
 from data.synthetic.generate import group_rows
-from evaluation.generate import generate
+from spatial_edit_reward.chat import prompt_messages
+from spatial_edit_reward.images import fit
+from spatial_edit_reward.inference.generation import generate
+from spatial_edit_reward.inference.model import load_model, load_processor
 from tests.endpoint import served
 from tests.export.conftest import SPEC
-from training.model import load_model, load_processor
 
 LIMIT = 64  # tokens
 pytestmark = pytest.mark.slow

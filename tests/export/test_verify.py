@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from export.answers import check_answers, load, with_adapters
 from export.checkpoint import stored_tensors
 from export.verify import verify
-from pipeline.errors import UserError
+from spatial_edit_reward.errors import UserError
 from tests.conftest import BASE, run_stage
 from tests.export.conftest import SPEC
 

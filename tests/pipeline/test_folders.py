@@ -4,19 +4,19 @@ import os
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.fingerprint import already_made, begin, finish, finished, hash_files
-from pipeline.folders import need, whole_folder
+from pipeline.fingerprint import hash_files, is_finished, is_up_to_date, mark_finished, mark_started
+from pipeline.folders import atomic_directory, require
+from spatial_edit_reward.errors import UserError
 
 
 def test_a_folder_appears_only_when_whole(tmp_path):
     target = tmp_path / "made"
-    with pytest.raises(RuntimeError), whole_folder(target) as partial:
+    with pytest.raises(RuntimeError), atomic_directory(target) as partial:
         (partial / "half").write_text("x")
         assert not target.exists()
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
-    with whole_folder(target) as partial:
+    with atomic_directory(target) as partial:
         (partial / "all").write_text("x")
     assert (target / "all").exists() and [path.name for path in tmp_path.iterdir()] == ["made"]
 
@@ -24,30 +24,30 @@ def test_a_folder_appears_only_when_whole(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match="cannot be written"), whole_folder(tmp_path / "made"):
+    with pytest.raises(UserError, match="cannot be written"), atomic_directory(tmp_path / "made"):
         pass
 
 
 def test_a_place_under_a_file_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="cannot be written"), whole_folder(tmp_path / "file" / "made"):
+    with pytest.raises(UserError, match="cannot be written"), atomic_directory(tmp_path / "file" / "made"):
         pass
     with pytest.raises(UserError, match="cannot be written"):
-        begin(tmp_path / "file" / "made", {})
+        mark_started(tmp_path / "file" / "made", {})
 
 
 def test_finished_work_is_reused_and_other_work_refused(tmp_path, capsys):
     folder, fingerprint = tmp_path / "sft", {"recipe": {"lr": 1.0, "steps": 3}, "data": "abc"}
-    assert not already_made(folder, fingerprint, fresh=False)
-    begin(folder, fingerprint)
-    assert not already_made(folder, fingerprint, fresh=False) and not finished(folder)
-    finish(folder, fingerprint)
-    assert already_made(folder, fingerprint, fresh=False) and finished(folder)
+    assert not is_up_to_date(folder, fingerprint, overwrite=False)
+    mark_started(folder, fingerprint)
+    assert not is_up_to_date(folder, fingerprint, overwrite=False) and not is_finished(folder)
+    mark_finished(folder, fingerprint)
+    assert is_up_to_date(folder, fingerprint, overwrite=False) and is_finished(folder)
     assert "nothing to do" in capsys.readouterr().out
     changed = {**fingerprint, "recipe": {"lr": 2.0, "steps": 3}}
-    with pytest.raises(UserError, match=r"recipe.lr: 1.0 -> 2.0.*FRESH=1"):
-        already_made(folder, changed, fresh=False)
-    assert not already_made(folder, changed, fresh=True) and not folder.exists()
+    with pytest.raises(UserError, match=r"recipe.lr: 1.0 -> 2.0.*OVERWRITE=1"):
+        is_up_to_date(folder, changed, overwrite=False)
+    assert not is_up_to_date(folder, changed, overwrite=True) and not folder.exists()
 
 
 def test_hashes_see_names_and_bytes(tmp_path):
@@ -61,4 +61,4 @@ def test_hashes_see_names_and_bytes(tmp_path):
 
 def test_a_missing_stage_is_named(tmp_path):
     with pytest.raises(UserError, match="make sft"):
-        need(tmp_path / "nothing", "sft")
+        require(tmp_path / "nothing", "sft")

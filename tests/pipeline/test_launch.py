@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.errors import UserError
 from pipeline.launch import check_launch, needed_packages
+from spatial_edit_reward.errors import UserError
 
 WHOLE = {"RANK": "8", "LOCAL_RANK": "0", "WORLD_SIZE": "16", "MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
 

@@ -14,10 +14,10 @@ from trl import GRPOConfig, GRPOTrainer, ModelConfig, SFTConfig
 from data.recipe import DataRecipe
 from evaluation.recipe import EvalRecipe
 from grpo.__main__ import RewardArguments
-from pipeline.errors import UserError
-from pipeline.recipe import load_model, parse_stage, read_yaml, resolve_options
+from pipeline.recipe import load_config, parse_stage, read_yaml, resolve_options
 from pipeline.values import ALLOWED, check_values, fields_of
 from sft.__main__ import DataArguments
+from spatial_edit_reward.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 STAGES = {"sft": (SFTConfig, DataArguments, ModelConfig), "grpo": (GRPOConfig, RewardArguments, ModelConfig)}
@@ -56,7 +56,7 @@ def test_the_error_names_the_file_of_the_chain_that_sets_the_value(tmp_path):
     write(tmp_path / "eval.yaml", {"extends": "base.yaml", "run_dir": "x"})
     write(tmp_path / "base.yaml", {"base": "y", "rewards_from": "z", "batch_size": 0})
     with pytest.raises(UserError, match=r"base\.yaml: batch_size"):
-        load_model(tmp_path / "eval.yaml", EvalRecipe)
+        load_config(tmp_path / "eval.yaml", EvalRecipe)
 
 
 class Speed(Enum):
@@ -179,5 +179,5 @@ def test_pydantic_recipes_name_the_key(tmp_path):
     for change, said in (({"sidee": 3}, "unknown key 'sidee'; did you mean side"), ({"side": 3}, "side: ")):
         file = write(tmp_path / "data.yaml", {**content, **change})
         with pytest.raises(UserError) as error:
-            load_model(file, DataRecipe)
+            load_config(file, DataRecipe)
         assert said in str(error.value) and "data.yaml" in str(error.value)

@@ -15,7 +15,7 @@ from collections import Counter
 from tqdm import tqdm
 
 from rewards_fn import box_iou, format, score_agreement
-from verdict import Task, render
+from spatial_edit_reward import Task, render
 
 REFERENCE = {
     "edit_region": [

@@ -21,12 +21,12 @@ from PIL import Image, ImageColor
 from rewards_fn import load_rewards
 from rewards_fn.judge import judge
 from rewards_fn.judge_prompt import consistency_in, messages_for
-from rewards_fn.pictures import FOUND_COLOUR
+from spatial_edit_reward import parse
+from spatial_edit_reward.draw import PREDICTED_COLOR
 from tests.endpoint import AT_ONCE, Handler, chat
-from verdict import parse
 
 SOURCE, EDITED = Image.new("RGB", (300, 200), "#203040"), Image.new("RGB", (300, 200), "#506070")
-PINK = ImageColor.getrgb(FOUND_COLOUR)
+PINK = ImageColor.getrgb(PREDICTED_COLOR)
 
 
 def said(reasoning="<|bbox_0|> the cup is red. <|global|> it was done well.", number=0, box=(100, 200, 500, 700)):

@@ -11,9 +11,9 @@ from scipy.optimize import linear_sum_assignment
 
 from rewards_fn import box_iou, format, load_rewards, score_agreement, weighted_mean
 from rewards_fn.box_iou import matched_iou, pairwise_iou
-from rewards_fn.form import CHECKS, failed_checks
+from spatial_edit_reward import parse, render
+from spatial_edit_reward.checks import CHECKS, failed_checks
 from tests.rewards_fn.mutations import check
-from verdict import parse, render
 
 REFERENCE = {
     "edit_region": [{"id": 0, "label": "cup", "bbox_2d": [0, 0, 100, 100]}],
@@ -80,11 +80,11 @@ FORMS = {
     said(reasoning="<|global|> it was done well."): ["every_region_cited"],
     said([], "<|bbox_0|> the cup is red. <|global|> it was done."): ["no_cite_without_region"],
     said([], f"<|bbox_{'1' * 5000}|> the cup is red. <|global|> it was done."): ["no_cite_without_region"],
-    said(reasoning="<|bbox_0|> the cup is red."): ["global_there"],
+    said(reasoning="<|bbox_0|> the cup is red."): ["has_global_tag"],
     said(reasoning="<|bbox_0|> <|global|> it was done well."): ["tags_followed_by_words"],
     said(reasoning="<|bbox_0|> the cup is red. <|global|>"): ["tags_followed_by_words"],
-    said(reasoning="<|bbox_0|><|global|>"): ["tags_followed_by_words", "says_something"],
-    said(reasoning=""): ["every_region_cited", "global_there", "says_something"],
+    said(reasoning="<|bbox_0|><|global|>"): ["tags_followed_by_words", "reasoning_not_empty"],
+    said(reasoning=""): ["every_region_cited", "has_global_tag", "reasoning_not_empty"],
 }
 
 
@@ -264,7 +264,7 @@ def test_rewards_are_total_and_bounded(regions, reasoning, score):
 
 def test_load_rewards():
     loaded = load_rewards(
-        ["box_iou", {"score_agreement": {"kernel": "gaussian", "sigma": 3}}, "rewards_fn.form:format"]
+        ["box_iou", {"score_agreement": {"kernel": "gaussian", "sigma": 3}}, "rewards_fn.format:format"]
     )
     assert [reward.__name__ for reward in loaded] == ["box_iou", "score_agreement", "format"]
     assert one(loaded[1], said(score=(17, 10))) == one(score_agreement, said(score=(17, 10)), kernel="gaussian")
@@ -277,7 +277,7 @@ def test_load_rewards():
         ([], "at least one"),
         ([3], "neither a name"),
         ([{"a": {}, "b": {}}], "neither a name"),
-        (["rewards_fn.form:nothing"], "cannot be loaded"),
+        (["rewards_fn.format:nothing"], "cannot be loaded"),
         (["nowhere.at_all:x"], "cannot be loaded"),
         ([{"score_agreement": {"kernal": "l1"}}], "takes no kernal"),
         (["judge"], "needs model, base_url"),

@@ -38,7 +38,7 @@ def test_rows_come_back_in_order_with_rewards_and_reasons():
     assert [{key: row[key] for key in ROWS[0]} for row in rows] == ROWS
     assert rows[0]["rewards"] == {"box_iou": 0.5, "score_agreement": 0.9, "format": 1.0}
     assert "why" not in rows[0]
-    assert rows[1]["why"] == "global_there, tags_followed_by_words, says_something"
+    assert rows[1]["why"] == "has_global_tag, tags_followed_by_words, reasoning_not_empty"
     assert rows[2]["rewards"] == {"box_iou": None, "score_agreement": 0.0, "format": 0.0}
     assert rows[2]["why"].startswith("no JSON")
     assert "3 rows, 1 valid" in done.stderr

@@ -106,7 +106,7 @@ def test_grpo_logs_rewards_groups_lengths_and_samples(run):
     history = json.loads((folder / "grpo" / "trainer_state.json").read_text())["log_history"]
     names = set().union(*history)
     assert {"rewards/box_iou/mean", "rewards/score_agreement/mean", "rewards/format/mean"} <= names
-    assert {"flat_groups/format", "flat_groups/weighted_sum"} <= names
+    assert {"frac_reward_zero_std/format", "frac_reward_zero_std/weighted_sum"} <= names
     assert {"completions/mean_length", "completions/clipped_ratio"} <= names
     assert "data:image/png" in (folder / "grpo" / "samples" / "step-00002.html").read_text()
     for stage in ("sft", "grpo"):
@@ -137,4 +137,4 @@ def test_a_changed_recipe_is_refused_and_named(run, tmp_path):
     changed = yaml.safe_load((folder.parent / "sft.yaml").read_text()) | {"seed": 9}
     (tmp_path / "sft.yaml").write_text(yaml.safe_dump(changed))
     done = run_stage("sft", "--config", tmp_path / "sft.yaml")
-    assert done.returncode != 0 and "recipe.seed: 1 -> 9" in done.stderr and "FRESH=1" in done.stderr
+    assert done.returncode != 0 and "recipe.seed: 1 -> 9" in done.stderr and "OVERWRITE=1" in done.stderr

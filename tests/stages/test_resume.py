@@ -92,7 +92,7 @@ def check_stage(stage, changes, folder, expected_in_output):
     again = run_stage(stage, "--config", recipes["killed"])
     assert again.returncode == 0 and "nothing to do" in again.stdout
     other = run_stage(stage, "--config", recipes["killed"], "--learning_rate", "1e-5")
-    assert other.returncode != 0 and "learning_rate" in other.stderr and "FRESH=1" in other.stderr
+    assert other.returncode != 0 and "learning_rate" in other.stderr and "OVERWRITE=1" in other.stderr
 
 
 def test_sft_killed_and_resumed_ends_with_the_same_weights(tmp_path, small_data):

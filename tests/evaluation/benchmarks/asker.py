@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from evaluation.benchmarks.results import ask_all, start
-from evaluation.questions import Question, Reply
+from spatial_edit_reward.inference.request import Question, Reply
+from spatial_edit_reward.inference.store import ask_all, start
 
 HEAD = {"bench": "none", "rows": []}
 

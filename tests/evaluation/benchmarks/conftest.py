@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.synthetic.benchmarks import write_benchmarks
+from evaluation.benchmarks.synthetic import write_benchmarks
 
 
 @pytest.fixture(scope="session")

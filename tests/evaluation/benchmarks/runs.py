@@ -1,10 +1,10 @@
 """Result files of real plans, answered by a function instead of a model."""
 
 from evaluation.benchmarks.plan import names
-from evaluation.benchmarks.results import ask_all, start
 from evaluation.benchmarks.scores import read_run
-from evaluation.questions import Reply
-from verdict import Spec, render
+from spatial_edit_reward import Spec, render
+from spatial_edit_reward.inference.request import Reply
+from spatial_edit_reward.inference.store import ask_all, start
 
 SPEC = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=320)
 

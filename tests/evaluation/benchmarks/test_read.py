@@ -8,10 +8,10 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from data.synthetic.benchmarks import SPEC, groups
 from evaluation.benchmarks.plan import failures, names, plan_samples
 from evaluation.benchmarks.read import BENCHES, read_samples
-from pipeline.errors import UserError
+from evaluation.benchmarks.synthetic import SPEC, groups
+from spatial_edit_reward.errors import UserError
 
 
 def pixels(picture):

@@ -12,8 +12,8 @@ from evaluation.benchmarks.read import read_samples
 from evaluation.benchmarks.report import blind_figures, markdown, write_report
 from evaluation.benchmarks.scores import both_rules
 from evaluation.recipe import EvalRecipe
-from gallery import FOUND_COLOUR
-from pipeline.fingerprint import write_json
+from spatial_edit_reward.draw import PREDICTED_COLOR
+from spatial_edit_reward.files import write_json
 from tests.evaluation.benchmarks.runs import SPEC, head, saved, verdict
 
 
@@ -75,7 +75,7 @@ def test_a_wrong_ranking_shows_its_candidates_best_first_with_boxes(drawn, tmp_p
         assert card["candidates"][1]["text"] == boxed
     shown = Image.open(io.BytesIO(base64.b64decode(cards[0]["candidates"][1]["picture"].split(",")[1])))
     colours = {f"#{r:02x}{g:02x}{b:02x}" for _, (r, g, b) in shown.getcolors(10**6)}
-    assert FOUND_COLOUR in colours
+    assert PREDICTED_COLOR in colours
 
 
 def test_a_blind_scorer_is_chance_and_tables_survive_bars():

@@ -27,7 +27,7 @@ def test_a_benchmark_from_pictures_to_the_report(drawn, small_data, tmp_path):
     recipe = write_recipe(tmp_path / "eval.yaml", "eval", run_dir=str(run), bootstrap_samples=50)
     done = bench(recipe, drawn, small_data)
     assert done.returncode == 0, done.stderr[-3000:]
-    folder = run / "benchmarks" / "mmrb2" / "tiny_base-checkpoint"
+    folder = run / "benchmarks" / "mmrb2" / "recipes-tiny-base"
     scores = json.loads((folder / "scores.json").read_text())
     # a base that says no verdicts: every answer there, none readable, every pair wrong
     assert scores["honest"]["coverage"] == 1 and scores["honest"]["unparsed_rate"] == 1
@@ -49,8 +49,8 @@ def test_a_benchmark_from_pictures_to_the_report(drawn, small_data, tmp_path):
     broken.mkdir()
     spoilt.to_parquet(str(broken / "edit.parquet"))
     done = bench(recipe, broken, small_data)
-    assert done.returncode == 1 and "something else" in done.stderr and "FRESH=1" in done.stderr
-    done = bench(recipe, broken, small_data, "--fresh")
+    assert done.returncode == 1 and "something else" in done.stderr and "OVERWRITE=1" in done.stderr
+    done = bench(recipe, broken, small_data, "--overwrite")
     assert done.returncode == PARTIAL_STATUS and not (folder / "scores.json").exists()
     first = rows[0]["pair_id"]
     assert f"{first} {first}_B: no picture there" in done.stderr and "no result below full coverage" in done.stderr

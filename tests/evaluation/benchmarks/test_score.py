@@ -11,11 +11,11 @@ from evaluation.benchmarks.plan import names, plan_heldout, plan_samples
 from evaluation.benchmarks.read import BENCHES, read_samples
 from evaluation.benchmarks.score import PARTIAL_STATUS, figures_of, score
 from evaluation.benchmarks.scores import both_rules, candidate_score, overall, verdict_rates
-from evaluation.questions import Reply
-from pipeline.errors import UserError
+from spatial_edit_reward import aggregate, load_spec, render
+from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.inference.request import Reply
 from tests.conftest import run_stage
 from tests.evaluation.benchmarks.runs import SPEC, head, saved, verdict
-from verdict import aggregate, load_spec, render
 
 MERBENCH = {
     "a": {"scores": [3.0, 3.0], "pred_rank": [0, 1], "gt_rank": [0, 1], "label": "add", "pair_type": 2},

@@ -1,0 +1,40 @@
+"""Errors that a user can cause: one clear line and a non-zero exit instead of a traceback."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """The message names the file, key or row and says what was expected."""
+
+
+class SpecError(UserError):
+    """A `verdict.json` that is missing or does not hold what it must; the message names file and field."""
+
+
+# Seconds that the processes beside a node's first one wait before they say an error: their launcher ends them meanwhile if the
+# first one had it too, so that it is said once.
+OTHERS_WAIT = 30
+
+
+def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
+    """Makes `main` end a UserError with one line on stderr and exit status 1, and Ctrl-C with status 130."""
+
+    @functools.wraps(main)
+    def guarded() -> None:
+        try:
+            main()
+        except UserError as error:
+            if os.environ.get("LOCAL_RANK", "0") != "0":
+                time.sleep(OTHERS_WAIT)
+            sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            print("interrupted: the same command goes on from the last complete checkpoint", file=sys.stderr)
+            sys.exit(130)
+
+    return guarded

@@ -1,0 +1,35 @@
+"""JSON files: written in one step, read by lines, compared."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Writes JSON in one step: the file is there whole or as it was."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+    os.replace(partial, file)
+
+
+def differences(old: Any, new: Any, at: str = "") -> list[str]:
+    """What differs between two JSON values, at most three places, as "key: old -> new"."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(set(old) | set(new))
+        found = [line for key in keys for line in differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)]
+        return found[:3]
+    return [] if old == new else [f"{at}: {old!r} -> {new!r}"]
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """The verdicts in `file`; a last line that was cut off by a kill is dropped from the file too."""
+    if not file.exists():
+        return []
+    whole = file.read_bytes()
+    kept = whole[: whole.rfind(b"\n") + 1]
+    if kept != whole:
+        file.write_bytes(kept)
+    return [json.loads(line) for line in kept.decode().splitlines()]

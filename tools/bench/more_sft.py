@@ -1,0 +1,85 @@
+"""Is stage 2 worth its time? Gives stage 1 the wall time that GRPO took on top, and compares on the held-out rows.
+
+    python -m tools.bench.more_sft            # after `make demo`; about as long as both of its training stages
+
+The control is stage 1 from the start with the same recipe but for `max_steps`, which is scaled by (SFT + GRPO) / SFT wall
+time, so that its learning-rate schedule fits its length. It learns from rows of its own, drawn from the next seed and more of
+them in the same proportion, so that it sees none more often than stage 1 did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from data.rows import load_rows
+from evaluation.heldout import write_verdicts
+from evaluation.metrics import METRICS, group_sums, interval, score_rows
+from evaluation.printed import print_table
+from evaluation.recipe import EvalRecipe
+from evaluation.report import bare_rows, format_cell, read_completions
+from pipeline.folders import require
+from pipeline.recipe import load_config, read_yaml
+from rewards_fn.recipe import own_rewards
+from spatial_edit_reward import load_spec
+
+
+def wall_time(stage_dir: Path) -> tuple[float, int]:
+    """(seconds, steps) of a finished training stage, from the Trainer's own log."""
+    state = json.loads(require(stage_dir / "trainer_state.json", stage_dir.name).read_text())
+    return next(entry["train_runtime"] for entry in state["log_history"] if "train_runtime" in entry), state[
+        "global_step"
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--recipe", type=Path, default=Path("recipes/tiny"), help="recipe folder (default: %(default)s)"
+    )
+    recipes = parser.parse_args().recipe
+    recipe = load_config(recipes / "eval.yaml", EvalRecipe)
+    sft_seconds, sft_steps = wall_time(recipe.run_dir / "sft")
+    grpo_seconds, _ = wall_time(recipe.run_dir / "grpo")
+    steps = round(sft_steps * (sft_seconds + grpo_seconds) / sft_seconds)
+    print(
+        f"SFT {sft_seconds:.0f} s, {sft_steps} steps; GRPO {grpo_seconds:.0f} s; control: SFT for {steps} steps",
+        flush=True,
+    )
+    output = recipe.run_dir / "control"
+    output.mkdir(parents=True, exist_ok=True)
+    drawn = read_yaml(recipes / "data.yaml")
+    train = math.ceil(drawn["groups"]["train"] * steps / sft_steps)
+    changed = {"output_dir": str(output / "data"), "seed": drawn["seed"] + 1, "groups": {"train": train}}
+    (output / "data.yaml").write_text(yaml.safe_dump({"extends": str((recipes / "data.yaml").resolve()), **changed}))
+    subprocess.run([sys.executable, "-m", "data", "--config", str(output / "data.yaml")], check=True)
+    command = [sys.executable, "-m", "sft", "--config", str(recipes / "sft.yaml")]
+    command += ["--data_dir", str(output / "data"), "--output_dir", str(output / "sft"), "--max_steps", str(steps)]
+    subprocess.run(command, check=True)
+
+    spec = load_spec(output / "sft" / "merged")
+    rows = load_rows(recipe.run_dir / "data" / "heldout.parquet", spec)
+    file = output / "control.jsonl"
+    write_verdicts("control", str(output / "sft" / "merged"), None, rows, spec, recipe.batch_size, file)
+    plain = bare_rows(rows)
+    rewards, weights, _ = own_rewards(recipe.rewards_from)
+    sums = {}
+    for name, verdicts in (("control", file), ("grpo", recipe.run_dir / "eval" / "grpo.jsonl")):
+        completions, truncated = read_completions(verdicts, plain)
+        sums[name] = group_sums(plain, score_rows(plain, completions, rewards, weights), truncated, spec)
+    lines = [["metric", "control", "grpo", "grpo - control"]]
+    for metric in METRICS:
+        both = [interval(sums[name][metric], recipe.bootstrap_samples, recipe.seed) for name in ("control", "grpo")]
+        difference = interval(sums["grpo"][metric], recipe.bootstrap_samples, recipe.seed, sums["control"][metric])
+        lines.append([metric, *map(format_cell, both), format_cell(difference, signed=True)])
+    print_table(lines, "GRPO against SFT of the same wall time")
+
+
+if __name__ == "__main__":
+    main()
