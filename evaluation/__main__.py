@@ -121,9 +121,9 @@ def run_diagnose(recipe: EvalRecipe, model: str, named: Path | None, count: int)
         raise UserError(f"--count {count}: at least one row")
     rows_file = require(recipe.run_dir / "data" / "heldout.parquet", "data")
     from evaluation.diagnose import diagnose
-    from spatial_edit_reward.inference.backends import spec_of
+    from spatial_edit_reward.inference.backends import load_model_spec
 
-    spec = spec_of(model, named)
+    spec = load_model_spec(model, named)
     diagnose(model, spec, load_rows(rows_file, spec), count, recipe.run_dir / "diagnose")
 
 

@@ -29,7 +29,7 @@ from spatial_edit_reward.images import fit
 from spatial_edit_reward.inference.generation import generate_batch
 from spatial_edit_reward.inference.model import load_model, load_processor
 from spatial_edit_reward.pages import drawable_boxes, render_page
-from spatial_edit_reward.parser import verdict_of
+from spatial_edit_reward.parser import parse_or_none
 
 PARTS = (*KEYS["sc"], "all")
 PICTURES = ("source", "edited")
@@ -70,7 +70,7 @@ def figures_of(pair: Sequence[Look], tokens: Sequence[int]) -> Figures:
 
 def pictures_of(row: Mapping[str, Any], completion: str, pair: Sequence[Look], parts: Mapping[str, list[int]]) -> Any:
     """Part -> data URIs of the two heat maps, on one scale, with the true and the predicted boxes on the edited picture."""
-    verdict = verdict_of(completion, "sc")
+    verdict = parse_or_none(completion, "sc")
     boxes = [Outline(TRUE_COLOR, region["bbox_2d"]) for region in row["reference"]["edit_region"] or ()]
     boxes += [Outline(PREDICTED_COLOR, box) for _, box in drawable_boxes(verdict.edit_region if verdict else None)]
     shown = {}
@@ -117,7 +117,7 @@ def diagnose(model_name: str, spec: Spec, rows: Dataset, count: int, folder: Pat
         chat = prompt_messages("sc", row["instruction"], spec)
         batch = generate_batch(model, processor, [chat], [row["images"]], spec.max_new_tokens)
         [said] = batch.completions
-        if verdict_of(said.text, "sc") is None:
+        if parse_or_none(said.text, "sc") is None:
             left_out.append(row["id"])
             continue
         pair = looks(model, processor, batch)

@@ -14,8 +14,8 @@ from scipy.stats import bootstrap
 from rewards_fn import box_iou, format, score_agreement, weighted_mean
 from rewards_fn.load import Reward
 from spatial_edit_reward import Spec, aggregate
-from spatial_edit_reward.checks import scores_of
-from spatial_edit_reward.parser import verdict_of
+from spatial_edit_reward.checks import valid_scores
+from spatial_edit_reward.parser import parse_or_none
 
 METRICS = (
     "valid",
@@ -59,10 +59,10 @@ def score_rows(
     weighted = [reward(**columns) for reward in rewards]
     scored = []
     for place, (row, completion) in enumerate(zip(rows, completions, strict=True)):
-        verdict = verdict_of(completion, row["task"])
+        verdict = parse_or_none(completion, row["task"])
         values: dict[str, Any] = {name: column[place] for name, column in by_name.items()}
         values["reward"] = weighted_mean([column[place] for column in weighted], weights)
-        values["scores"] = None if verdict is None else scores_of(verdict, (0.0, 25.0))
+        values["scores"] = None if verdict is None else valid_scores(verdict, (0.0, 25.0))
         scored.append(values)
     return scored
 

@@ -11,7 +11,7 @@ from accelerate import PartialState
 
 from spatial_edit_reward import TASKS, ParseFailure, Spec, Task, Verdict, aggregate, load_spec, repair
 from spatial_edit_reward.chat import prompt_messages
-from spatial_edit_reward.checks import failed_checks, scores_of
+from spatial_edit_reward.checks import failed_checks, valid_scores
 from spatial_edit_reward.draw import PREDICTED_COLOR, Outline, data_uri, with_boxes
 from spatial_edit_reward.images import fit, open_image
 from spatial_edit_reward.inference.generation import Completion, generate
@@ -53,7 +53,7 @@ def read_answer(task: Task, said: Completion, spec: Spec) -> Answer:
     failed = failed_checks(repaired.verdict)
     if failed:
         notes.append(f"not valid: {', '.join(failed)}")
-    return Answer(task, said.text, repaired.verdict, scores_of(repaired.verdict, spec.score_range), notes)
+    return Answer(task, said.text, repaired.verdict, valid_scores(repaired.verdict, spec.score_range), notes)
 
 
 def ask(model_name: str, source: Path, edited: Path, instruction: str) -> tuple[list[Answer], Spec, list[Any]]:

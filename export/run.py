@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet
 
-from pipeline.fingerprint import FILE_NAME, hash_model
+from pipeline.fingerprint import FILE_NAME, hash_model, is_finished
 from pipeline.folders import require
 from spatial_edit_reward.errors import UserError
 

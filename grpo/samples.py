@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from spatial_edit_reward.pages import Card, render_page
-from spatial_edit_reward.parser import text_of
+from spatial_edit_reward.parser import completion_text
 
 if TYPE_CHECKING:
     from grpo.train import LoggingGRPOTrainer
@@ -29,7 +29,7 @@ class SamplePages(TrainerCallback):
             Card.of(
                 row,
                 row["images"],
-                text_of(completion),
+                completion_text(completion),
                 "",
                 dict(zip(self.trainer.reward_func_names, values, strict=True)),
             )

@@ -9,8 +9,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from spatial_edit_reward import Task
-from spatial_edit_reward.boxes import Box, box_of, true_boxes
-from spatial_edit_reward.parser import Completion, verdict_of
+from spatial_edit_reward.boxes import Box, true_boxes, valid_box
+from spatial_edit_reward.parser import Completion, parse_or_none
 
 
 def pairwise_iou(boxes: Sequence[Box], others: Sequence[Box]) -> np.ndarray:
@@ -72,10 +72,10 @@ def box_iou(
         if kind != "sc" or truth["edit_region"] is None:
             rewards.append(None)
             continue
-        verdict = verdict_of(completion, kind)
+        verdict = parse_or_none(completion, kind)
         if verdict is None:
             rewards.append(0.0)
             continue
-        predicted = [box_of(region) for region in verdict.edit_region or ()]
+        predicted = [valid_box(region) for region in verdict.edit_region or ()]
         rewards.append(matched_iou(predicted, true_boxes(truth), power, thresholds))
     return rewards

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from spatial_edit_reward.checks import CHECKS
-from spatial_edit_reward.parser import Completion, verdict_of
+from spatial_edit_reward.parser import Completion, parse_or_none
 from spatial_edit_reward.schema import Task
 
 
@@ -14,7 +14,7 @@ def format(completions: Sequence[Completion], task: Sequence[Task], **kwargs: An
     """The weighted share of CHECKS that each completion passes, 0..1: 0 where it is unparsed, exactly 1.0 where valid."""
     rewards: list[float | None] = []
     for completion, kind in zip(completions, task, strict=True):
-        verdict = verdict_of(completion, kind)
+        verdict = parse_or_none(completion, kind)
         if verdict is None:
             rewards.append(0.0)
             continue

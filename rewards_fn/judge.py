@@ -21,7 +21,7 @@ from PIL import Image
 from rewards_fn.judge_prompt import consistency_in, messages_for
 from spatial_edit_reward import Task
 from spatial_edit_reward.inference.endpoint import NoAnswer, choice_of, complete, open_client
-from spatial_edit_reward.parser import Completion, text_of, verdict_of
+from spatial_edit_reward.parser import Completion, completion_text, parse_or_none
 
 logger = logging.getLogger(__name__)
 
@@ -104,11 +104,11 @@ async def judge(
         """Of each completion its request with a key, the same for the same request; None where it is unparsed."""
         found: list[tuple[str, dict[str, Any]] | None] = []
         for completion, pictures, order, kind in zip(completions, images, instruction, task, strict=True):
-            verdict = verdict_of(completion, kind)
+            verdict = parse_or_none(completion, kind)
             if verdict is None:
                 found.append(None)
                 continue
-            messages = messages_for(pictures, order, kind, verdict, text_of(completion))
+            messages = messages_for(pictures, order, kind, verdict, completion_text(completion))
             request = {"model": model, "messages": messages, "temperature": 0, "extra_body": dict(extra_body or {})}
             named = json.dumps([base_url, request], sort_keys=True)
             found.append((hashlib.sha256(named.encode()).hexdigest(), request))

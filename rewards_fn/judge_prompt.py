@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from spatial_edit_reward import Task, Verdict
-from spatial_edit_reward.boxes import box_of, finite
+from spatial_edit_reward.boxes import finite_number, valid_box
 from spatial_edit_reward.draw import PREDICTED_COLOR, Outline, picture_part, with_boxes
 
 SHOWN: dict[str, str] = {
@@ -48,7 +48,7 @@ def _outlines(verdict: Verdict) -> list[Outline]:
     """The well-formed boxes of a verdict, named by their ids so that a cite leads to its box."""
     outlines = []
     for region in verdict.edit_region or ():
-        box = box_of(region)
+        box = valid_box(region)
         if box is not None:
             number = region.get("id")
             # Python does not write out an integer of 5,000 digits, and no cite means it.
@@ -81,5 +81,5 @@ def consistency_in(answer: Any) -> float | None:
         return None
     if not isinstance(found, tuple) or len(found) != 1 or found[0][0] != "consistency":
         return None
-    value = finite(found[0][1])
+    value = finite_number(found[0][1])
     return value if value is not None and 0 <= value <= 1 else None

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from rewards_fn.load import Reward, load_rewards
 from spatial_edit_reward import Task
 from spatial_edit_reward.checks import failed_checks
-from spatial_edit_reward.parser import Completion, text_of, verdict_or_reason
+from spatial_edit_reward.parser import Completion, completion_text, parse_or_reason
 
 CHUNK = 500
 # What a line gives a reward function.
@@ -87,7 +87,7 @@ def rewards_by_name(text: str) -> dict[str, Reward]:
 
 def why(completion: Completion, task: Task) -> str | None:
     """Why a completion is not a valid verdict: the parser's message or the names of the failed checks; None if it is valid."""
-    found = verdict_or_reason(text_of(completion), task)
+    found = parse_or_reason(completion_text(completion), task)
     return found if isinstance(found, str) else ", ".join(failed_checks(found)) or None
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from spatial_edit_reward import Task
-from spatial_edit_reward.checks import scores_of
-from spatial_edit_reward.parser import Completion, verdict_of
+from spatial_edit_reward.checks import valid_scores
+from spatial_edit_reward.parser import Completion, parse_or_none
 
 # Each kernel turns |predicted - true| (in points) into 0..1; `span` is the score range's width, `sigma` a scale in points.
 KERNELS: dict[str, Callable[[float, float, float], float]] = {
@@ -38,8 +38,8 @@ def score_agreement(
     span = score_range[1] - score_range[0]
     rewards: list[float | None] = []
     for completion, truth, kind in zip(completions, reference, task, strict=True):
-        verdict = verdict_of(completion, kind)
-        scores = None if verdict is None else scores_of(verdict, score_range)
+        verdict = parse_or_none(completion, kind)
+        scores = None if verdict is None else valid_scores(verdict, score_range)
         if scores is None:
             rewards.append(0.0)
             continue

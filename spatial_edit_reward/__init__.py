@@ -3,7 +3,7 @@
 from spatial_edit_reward.aggregate import aggregate
 from spatial_edit_reward.errors import SpecError, UserError
 from spatial_edit_reward.parser import ParseFailure, Repaired, parse, repair
-from spatial_edit_reward.schema import GLOBAL_TAG, KEYS, TASKS, Task, Verdict, cited, render
+from spatial_edit_reward.schema import GLOBAL_TAG, KEYS, TASKS, Task, Verdict, cited_ids, render
 from spatial_edit_reward.spec import Spec, load_spec, save_spec
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "UserError",
     "Verdict",
     "aggregate",
-    "cited",
+    "cited_ids",
     "load_spec",
     "parse",
     "render",

@@ -9,7 +9,7 @@ from typing import Any
 Box = tuple[float, float, float, float]
 
 
-def finite(value: Any) -> float | None:
+def finite_number(value: Any) -> float | None:
     """`value` as a float if it is a JSON number that is finite as one, else None (booleans and strings are no numbers)."""
     if type(value) is float:
         return value if math.isfinite(value) else None
@@ -27,12 +27,12 @@ def true_boxes(reference: Mapping[str, Any]) -> list[Box]:
     return [(float(x1), float(y1), float(x2), float(y2)) for x1, y1, x2, y2 in corners]
 
 
-def box_of(region: Any) -> Box | None:
+def valid_box(region: Any) -> Box | None:
     """A region's box if it is well formed: four finite numbers in 0..1000 with x1 < x2 and y1 < y2; else None."""
     corners = region.get("bbox_2d") if isinstance(region, dict) else None
     if not isinstance(corners, list) or len(corners) != 4:
         return None
-    numbers = [finite(corner) for corner in corners]
+    numbers = [finite_number(corner) for corner in corners]
     x1, y1, x2, y2 = numbers
     if x1 is None or y1 is None or x2 is None or y2 is None:
         return None

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from spatial_edit_reward.boxes import box_of, finite
-from spatial_edit_reward.schema import GLOBAL_TAG, TAG, Verdict, cited
+from spatial_edit_reward.boxes import finite_number, valid_box
+from spatial_edit_reward.schema import GLOBAL_TAG, TAG, Verdict, cited_ids
 
 MINIMUM_WORDS = 3
 SCORE_RANGE = (0.0, 25.0)
 
 
-def scores_of(verdict: Verdict, score_range: tuple[float, float]) -> tuple[float, float] | None:
+def valid_scores(verdict: Verdict, score_range: tuple[float, float]) -> tuple[float, float] | None:
     """The verdict's two scores if they are two finite numbers within `score_range`, else None."""
     if len(verdict.score) != 2:
         return None
     low, high = score_range
-    first, second = finite(verdict.score[0]), finite(verdict.score[1])
+    first, second = finite_number(verdict.score[0]), finite_number(verdict.score[1])
     if first is None or second is None or not (low <= first <= high and low <= second <= high):
         return None
     return first, second
@@ -29,19 +29,19 @@ def ids_in_order(verdict: Verdict) -> bool:
 
 
 def boxes_well_formed(verdict: Verdict) -> bool:
-    return all(box_of(region) is not None for region in verdict.edit_region or ())
+    return all(valid_box(region) is not None for region in verdict.edit_region or ())
 
 
 def two_scores_in_range(verdict: Verdict) -> bool:
-    return scores_of(verdict, SCORE_RANGE) is not None
+    return valid_scores(verdict, SCORE_RANGE) is not None
 
 
 def every_region_cited(verdict: Verdict) -> bool:
-    return set(cited(verdict.reasoning)) >= set(range(len(verdict.edit_region or ())))
+    return set(cited_ids(verdict.reasoning)) >= set(range(len(verdict.edit_region or ())))
 
 
 def no_cite_without_region(verdict: Verdict) -> bool:
-    return set(cited(verdict.reasoning)) <= set(range(len(verdict.edit_region or ())))
+    return set(cited_ids(verdict.reasoning)) <= set(range(len(verdict.edit_region or ())))
 
 
 def has_global_tag(verdict: Verdict) -> bool:

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
 from spatial_edit_reward.draw import PREDICTED_COLOR, TRUE_COLOR, Outline, data_uri, with_boxes
-from spatial_edit_reward.parser import verdict_of
+from spatial_edit_reward.parser import parse_or_none
 
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
 
@@ -38,7 +38,7 @@ class Card:
     ) -> Card:
         """The card of a canonical row: true and predicted boxes drawn on the edited picture, the last of `images`."""
         true = [Outline(TRUE_COLOR, region["bbox_2d"]) for region in row["reference"]["edit_region"] or ()]
-        verdict = verdict_of(completion, row["task"])
+        verdict = parse_or_none(completion, row["task"])
         regions = verdict.edit_region if verdict else None
         found = [Outline(PREDICTED_COLOR, box) for _, box in drawable_boxes(regions)]
         pictures = [with_boxes(image, ()) for image in images[:-1]] + [with_boxes(images[-1], true + found)]

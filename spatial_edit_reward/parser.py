@@ -98,7 +98,7 @@ def repair(text: str, task: Task) -> Repaired:
     return Repaired(verdict, changed=True)
 
 
-def text_of(completion: Completion) -> str:
+def completion_text(completion: Completion) -> str:
     """The text of a completion: itself, or the contents of a TRL message list (strings or typed parts) joined.
 
     What is no text (a tool call, a None) counts as none, so that a reward never raises.
@@ -117,7 +117,7 @@ def text_of(completion: Completion) -> str:
 
 # Three rewards look at the same completion one after another: parse it once. Sized for a large generation batch.
 @lru_cache(maxsize=4096)
-def verdict_or_reason(text: str, task: Task) -> Verdict | str:
+def parse_or_reason(text: str, task: Task) -> Verdict | str:
     """The text's verdict by the strict parser, or why it is none. The verdict is shared: do not change it."""
     try:
         return parse(text, task)
@@ -125,7 +125,7 @@ def verdict_or_reason(text: str, task: Task) -> Verdict | str:
         return str(failure)
 
 
-def verdict_of(completion: Completion, task: Task) -> Verdict | None:
+def parse_or_none(completion: Completion, task: Task) -> Verdict | None:
     """The completion's verdict; None where it is unparsed. The verdict is shared: do not change it."""
-    found = verdict_or_reason(text_of(completion), task)
+    found = parse_or_reason(completion_text(completion), task)
     return None if isinstance(found, str) else found

@@ -35,7 +35,7 @@ class Verdict:
     score: list[Any]
 
 
-def cited(reasoning: str) -> list[int]:
+def cited_ids(reasoning: str) -> list[int]:
     """The ids of the `<|bbox_ID|>` tags in `reasoning`, in order, repeats kept; at most BEYOND_EVERY_LIST."""
     digits = [match.group(1) for match in TAG.finditer(reasoning)]
     return [int(found) if len(found) < 10 else BEYOND_EVERY_LIST for found in digits if found is not None]

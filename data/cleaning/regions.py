@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from data.cleaning.fixer import RowError, RowFixer
-from spatial_edit_reward.boxes import finite
+from spatial_edit_reward.boxes import finite_number
 
 REGION_KEYS = ("id", "label", "bbox_2d")
 # "20", "20.5" and "20/25"
@@ -39,7 +39,7 @@ def number(value: Any, kind: str, fixer: RowFixer) -> float | None:
             return None
         fixer.fix(kind, f"{value!r} is text")
         value = float(match.group(1))
-    return finite(value)
+    return finite_number(value)
 
 
 def read_box(value: Any, at: str, tolerance: float, fixer: RowFixer) -> list[float]:

@@ -18,7 +18,7 @@ PLACEHOLDER = "<image>"
 ROLES = {"human": "user", "gpt": "assistant"}
 
 
-def text_of(content: Any) -> str:
+def completion_text(content: Any) -> str:
     """A message's content as text: a string, or the text parts of a typed list. Raises RowError for anything else."""
     if isinstance(content, str):
         return content
@@ -41,7 +41,7 @@ def conversation(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
         role = ROLES.get(role, role) if isinstance(role, str) else role
         if role not in said:
             raise RowError("not_a_row", f"a message has the role {role!r}")
-        said[role].append(text_of(turn.get("content", turn.get("value"))))
+        said[role].append(completion_text(turn.get("content", turn.get("value"))))
     if any(len(texts) > 1 for texts in said.values()):
         raise RowError("not_a_row", "more than one turn of a role")
     prompt = "\n\n".join(said["system"] + said["user"]).replace(PLACEHOLDER, "").strip()

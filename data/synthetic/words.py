@@ -72,12 +72,12 @@ def semantic_rationale(candidate: Candidate) -> str:
     phrases = [words for change in candidate.changes for words in region_words(change)]
     if candidate.background_changed:
         phrases.append("the background changed although nobody asked.")
-    cited = [f"<|bbox_{index}|> {words}" for index, words in enumerate(phrases)]
+    cited_ids = [f"<|bbox_{index}|> {words}" for index, words in enumerate(phrases)]
     if not phrases:
         return "<|global|> nothing of the request can be seen, so the edit failed."
     extra = candidate.unasked + candidate.background_changed
     total = f"{candidate.done} of {candidate.requested} requested edits done, {extra} unrequested."
-    return " ".join([*cited, f"<|global|> {total}"])
+    return " ".join([*cited_ids, f"<|global|> {total}"])
 
 
 def perceptual_rationale(kind: str, level: int) -> str:

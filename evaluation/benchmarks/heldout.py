@@ -12,7 +12,7 @@ from scipy.stats import DegenerateDataWarning
 from evaluation.benchmarks.scores import Run, readable_scores, verdict_rates
 from evaluation.metrics import METRICS, GroupSums, group_sums, interval, score_rows
 from rewards_fn.load import Reward, load_rewards
-from spatial_edit_reward.parser import verdict_of
+from spatial_edit_reward.parser import parse_or_none
 
 Row = Mapping[str, Any]
 
@@ -38,7 +38,7 @@ def empty_regions(pairs: Sequence[tuple[Row, Row]]) -> dict[str, float | None]:
         region = row["reference"]["edit_region"]
         if row["task"] != "sc" or region is None:
             continue
-        verdict = verdict_of(line["text"], "sc")
+        verdict = parse_or_none(line["text"], "sc")
         empty = verdict is not None and verdict.edit_region == []
         said, true, both = said + empty, true + (region == []), both + (empty and region == [])
     return {

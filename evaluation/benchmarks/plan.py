@@ -19,7 +19,7 @@ from evaluation.benchmarks.read import Sample
 from evaluation.benchmarks.tables import Picture
 from spatial_edit_reward import TASKS, Spec, Task
 from spatial_edit_reward.images import ImageError, encode, fit, read_bytes, read_picture
-from spatial_edit_reward.inference.request import Question
+from spatial_edit_reward.inference.request import Request
 from spatial_edit_reward.inference.store import Name
 
 GREY = (128, 128, 128)
@@ -38,7 +38,7 @@ class Plan:
     spec: Spec
     faults: dict[str, str] = field(default_factory=dict)
 
-    def question(self, name: Name) -> Question | None:
+    def question(self, name: Name) -> Request | None:
         """The question `name` with its pictures fitted; None, with a fault noted, where a picture cannot be read."""
         key, sample = name
         task, instruction, load = self.asked[key]
@@ -47,7 +47,7 @@ class Plan:
         except ImageError as error:
             self.faults[key] = error.detail
             return None
-        return Question(key, task, instruction, images, sample)
+        return Request(key, task, instruction, images, sample)
 
 
 def _opened(picture: Picture | None) -> Image.Image:

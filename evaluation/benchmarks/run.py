@@ -31,8 +31,8 @@ from rewards_fn.recipe import own_rewards
 from spatial_edit_reward import Spec
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.files import write_json
-from spatial_edit_reward.inference.backends import Endpoint, open_backend, spec_of
-from spatial_edit_reward.inference.request import Ask, Question, Reply
+from spatial_edit_reward.inference.backends import Endpoint, open_backend, load_model_spec
+from spatial_edit_reward.inference.request import Backend, Request, Response
 from spatial_edit_reward.inference.store import ask_all, read_verdicts, start
 
 FILE_NAME = "verdicts.jsonl"
@@ -40,7 +40,7 @@ LISTED = 20
 ALL = ("heldout", *BENCHES)
 
 
-class Asking(BaseModel):
+class BenchmarkConfig(BaseModel):
     """What is asked, of whom, and how; the options of `python -m evaluation bench`."""
 
     model_config = ConfigDict(extra="forbid")
@@ -60,7 +60,7 @@ class Asking(BaseModel):
     overwrite: bool = False
 
 
-def folder_of(recipe: EvalRecipe, bench: str, asking: Asking, blind: bool = False) -> Path:
+def folder_of(recipe: EvalRecipe, bench: str, asking: BenchmarkConfig, blind: bool = False) -> Path:
     """Where a model's verdicts on a benchmark are kept: by its name or its folder's path, and how it is asked."""
     slug = re.sub(r"[^\w.-]+", "-", asking.model).strip("-.") or "model"
     marks = [f"avg{asking.samples}"] * (asking.samples > 1) + ["expected"] * asking.expected_score + ["blind"] * blind
@@ -74,7 +74,7 @@ def copy_of(data: Path | None, bench: str) -> str | None:
     return str(data / bench if (data / bench).exists() else data)
 
 
-def plan_of(recipe: EvalRecipe, asking: Asking, bench: str, spec: Spec, blind: bool) -> Plan:
+def plan_of(recipe: EvalRecipe, asking: BenchmarkConfig, bench: str, spec: Spec, blind: bool) -> Plan:
     """What has to be asked for `bench`. Raises UserError where its rows cannot be read."""
     if bench != "heldout":
         return plan_samples(read_samples(bench, copy_of(asking.data, bench)), spec, recipe.seed)
@@ -82,7 +82,7 @@ def plan_of(recipe: EvalRecipe, asking: Asking, bench: str, spec: Spec, blind: b
     return plan_heldout(load_rows(file, spec), spec, blind)
 
 
-def head_of(recipe: EvalRecipe, asking: Asking, bench: str, plan: Plan, blind: bool) -> dict[str, Any]:
+def head_of(recipe: EvalRecipe, asking: BenchmarkConfig, bench: str, plan: Plan, blind: bool) -> dict[str, Any]:
     """The first line of the result file: everything that the verdicts and their scores depend on."""
     _, weights, _ = own_rewards(recipe.rewards_from)
     entries = read_yaml(recipe.rewards_from)["reward_funcs"]
@@ -104,7 +104,9 @@ def head_of(recipe: EvalRecipe, asking: Asking, bench: str, plan: Plan, blind: b
     }
 
 
-def run_one(recipe: EvalRecipe, asking: Asking, bench: str, ask: Ask, spec: Spec, blind: bool = False) -> bool:
+def run_one(
+    recipe: EvalRecipe, asking: BenchmarkConfig, bench: str, ask: Backend, spec: Spec, blind: bool = False
+) -> bool:
     """Asks, scores and reports one benchmark; whether every verdict was given. Without them figures need `partial`."""
     plan = plan_of(recipe, asking, bench, spec, blind)
     file = folder_of(recipe, bench, asking, blind) / FILE_NAME
@@ -138,7 +140,7 @@ def tell(failed: Sequence[str], what: str, file: Path) -> None:
     print(f"{what}: {len(failed)} without a verdict:\n  " + "\n  ".join(failed[:LISTED]) + rest, file=sys.stderr)
 
 
-def figures_of(recipe: EvalRecipe, asking: Asking, file: Path) -> Mapping[str, Any]:
+def figures_of(recipe: EvalRecipe, asking: BenchmarkConfig, file: Path) -> Mapping[str, Any]:
     """What `scores.json` holds beside the verdicts: who was asked, and the figures, with expected scores beside where asked."""
     run = read_run(file)
     head = run.head
@@ -153,17 +155,17 @@ def figures_of(recipe: EvalRecipe, asking: Asking, file: Path) -> Mapping[str, A
     return about | figures
 
 
-def run_benchmarks(recipe: EvalRecipe, asking: Asking) -> None:
+def run_benchmarks(recipe: EvalRecipe, asking: BenchmarkConfig) -> None:
     """Asks about every benchmark that `asking` names, the held-out rows also blind, and writes the report.
 
     Exits with PARTIAL_STATUS where verdicts are missing.
     """
     if asking.bench not in (*ALL, "all"):
         raise UserError(f"{asking.bench}: no such benchmark; there are {', '.join(ALL)} and all")
-    spec = spec_of(asking.model, asking.spec)
+    spec = load_model_spec(asking.model, asking.spec)
 
     @cache
-    def backend() -> Ask:
+    def backend() -> Backend:
         return open_backend(
             asking.backend,
             asking.model,
@@ -175,7 +177,7 @@ def run_benchmarks(recipe: EvalRecipe, asking: Asking) -> None:
             endpoint=Endpoint(prices=asking.prices, extra_body=asking.extra_body),
         )
 
-    def ask(questions: Sequence[Question]) -> Iterator[tuple[Question, Reply]]:
+    def ask(questions: Sequence[Request]) -> Iterator[tuple[Request, Response]]:
         yield from backend()(questions)  # loaded only when there is something left to ask
 
     whole = True

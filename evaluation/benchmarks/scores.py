@@ -13,7 +13,7 @@ import numpy as np
 from evaluation.benchmarks import published
 from evaluation.benchmarks.strict import Scored, honest, pairwise_by_dimension
 from spatial_edit_reward import TASKS, ParseFailure, Spec, Task, aggregate, parse, repair
-from spatial_edit_reward.checks import scores_of
+from spatial_edit_reward.checks import valid_scores
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.inference.store import Name, read_head, read_verdicts
 
@@ -53,7 +53,7 @@ def readable_scores(line: Mapping[str, Any], spec: Spec, expected: bool) -> Pair
         verdict = repair(line["text"], line["task"]).verdict
     except ParseFailure:
         return None
-    said = scores_of(verdict, spec.score_range)
+    said = valid_scores(verdict, spec.score_range)
     if expected and said is not None and line.get("expected"):
         return float(line["expected"][0]), float(line["expected"][1])
     return said

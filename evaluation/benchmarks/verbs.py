@@ -59,13 +59,13 @@ def add_benchmark_verbs(verbs: Any) -> None:
 
 
 def run_bench(arguments: argparse.Namespace) -> None:
-    from evaluation.benchmarks.run import Asking, run_benchmarks
+    from evaluation.benchmarks.run import BenchmarkConfig, run_benchmarks
 
     recipe = load_config(arguments.config, EvalRecipe)
     said = {name: value for name, value in vars(arguments).items() if name not in ("verb", "config")}
     said["batch_size"] = arguments.batch_size or recipe.batch_size
     try:
-        asking = Asking.model_validate(said)
+        asking = BenchmarkConfig.model_validate(said)
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"--{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from None

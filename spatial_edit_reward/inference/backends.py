@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from spatial_edit_reward import Spec, load_spec
 from spatial_edit_reward.errors import UserError
-from spatial_edit_reward.inference.request import Ask
+from spatial_edit_reward.inference.request import Backend
 from spatial_edit_reward.spec import FILE_NAME
 
 BACKENDS = ("transformers", "vllm", "openai")
@@ -40,7 +40,7 @@ def open_backend(
     temperature: float = 0.0,
     expected_score: bool = False,
     endpoint: Endpoint | None = None,
-) -> Ask:
+) -> Backend:
     """Asks `model` (folder, Hub id, or name at the endpoint) with the prompts, pixels and lengths of `spec`.
 
     `batch_size`: questions in a batch of `transformers`, under way at once at an endpoint; vLLM makes its own batches out of 16
@@ -57,20 +57,20 @@ def open_backend(
     if expected_score and backend != "transformers":
         raise UserError(f"expected scores need the model's probabilities: --backend transformers, not {backend}")
     if backend == "transformers":
-        from spatial_edit_reward.inference.transformers_backend import open_local
+        from spatial_edit_reward.inference.transformers_backend import open_transformers
 
-        ask = open_local(model, spec, batch_size, temperature, expected_score)
+        ask = open_transformers(model, spec, batch_size, temperature, expected_score)
     elif backend == "vllm":
         from spatial_edit_reward.inference.vllm_backend import open_vllm
 
         ask = open_vllm(model, spec, temperature)
     elif backend == "openai":
         try:
-            from spatial_edit_reward.inference.openai_backend import open_remote
+            from spatial_edit_reward.inference.openai_backend import open_openai
         except ImportError as error:
             raise UserError(f"an endpoint needs the package {error.name}: pip install '.[judge]'") from None
 
-        ask = open_remote(model, spec, batch_size, temperature, endpoint or Endpoint())
+        ask = open_openai(model, spec, batch_size, temperature, endpoint or Endpoint())
     else:
         raise UserError(f"{backend}: no such backend; there are {', '.join(BACKENDS)}")
     usage, prices = Usage(), endpoint.prices if endpoint else None
@@ -78,7 +78,7 @@ def open_backend(
     return once(ask, spec, temperature, 16 * batch_size, usage)
 
 
-def spec_of(model: str, named: Path | None) -> Spec:
+def load_model_spec(model: str, named: Path | None) -> Spec:
     """The spec in `named` (a folder, or its verdict.json), else the one beside the checkpoint `model`, a folder or a Hub id.
 
     Raises UserError or SpecError where there is none.

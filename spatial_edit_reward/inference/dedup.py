@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from spatial_edit_reward import Spec
 from spatial_edit_reward.images import fit
 from spatial_edit_reward.inference.generation import in_batches
-from spatial_edit_reward.inference.request import Ask, Question, Reply
+from spatial_edit_reward.inference.request import Backend, Request, Response
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Usage:
         return f"{said}, ${(self.prompt_tokens * prices[0] + self.completion_tokens * prices[1]) / 1e6:.4f}"
 
 
-def request_key(question: Question, spec: Spec, temperature: float) -> bytes:
+def request_key(question: Request, spec: Spec, temperature: float) -> bytes:
     """The same for questions that are one request: their text and pictures, and the sample where samples differ."""
     digest = hashlib.blake2b(spec.prompt(question.task, question.instruction).encode(errors="replace"), digest_size=16)
     for image in question.images:
@@ -41,18 +41,18 @@ def request_key(question: Question, spec: Spec, temperature: float) -> bytes:
     return digest.digest()
 
 
-def once(ask: Ask, spec: Spec, temperature: float, part: int, usage: Usage) -> Ask:
+def once(ask: Backend, spec: Spec, temperature: float, part: int, usage: Usage) -> Backend:
     """`ask` with pictures fitted to the spec, each request sent once; answers are remembered for later calls.
 
     `part`: questions looked at at a time. The tokens of a request are in the reply to its first question, the others say 0.
     `usage`: is kept up to date.
     """
-    known: dict[bytes, Reply] = {}
+    known: dict[bytes, Response] = {}
 
-    def asked(questions: Sequence[Question]) -> Iterator[tuple[Question, Reply]]:
+    def asked(questions: Sequence[Request]) -> Iterator[tuple[Request, Response]]:
         usage.questions += len(questions)
         for places in in_batches(len(questions), part):
-            alike: dict[bytes, list[Question]] = {}
+            alike: dict[bytes, list[Request]] = {}
             for place in places:
                 question = questions[place]
                 fitted = question._replace(images=[fit(image, spec.pixels) for image in question.images])

@@ -19,7 +19,7 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from spatial_edit_reward import ParseFailure, Task, repair
-from spatial_edit_reward.checks import scores_of
+from spatial_edit_reward.checks import valid_scores
 from spatial_edit_reward.inference.generation import Generated
 
 NUMBER = r"(-?[0-9][0-9.eE+-]*)"
@@ -173,6 +173,6 @@ def expected_scores(
 
 def _usable(text: str, task: Task, score_range: tuple[float, float]) -> bool:
     try:
-        return scores_of(repair(text, task).verdict, score_range) is not None
+        return valid_scores(repair(text, task).verdict, score_range) is not None
     except ParseFailure:
         return False

@@ -12,13 +12,13 @@ from spatial_edit_reward import Spec
 from spatial_edit_reward.draw import picture_part
 from spatial_edit_reward.inference.backends import Endpoint
 from spatial_edit_reward.inference.endpoint import NoAnswer, choice_of, complete, open_client
-from spatial_edit_reward.inference.request import Ask, Question, Reply
+from spatial_edit_reward.inference.request import Backend, Request, Response
 
 logger = logging.getLogger(__name__)
 SHOWN_REASONS, SHOWN_KEYS = 5, 10
 
 
-def request_of(question: Question, model: str, spec: Spec, temperature: float, endpoint: Endpoint) -> dict[str, Any]:
+def request_of(question: Request, model: str, spec: Spec, temperature: float, endpoint: Endpoint) -> dict[str, Any]:
     """The chat completion request: one user turn, the pictures first, without loss, then the spec's prompt."""
     # Half of a surrogate pair can be held by a Python string and not by a request.
     text = spec.prompt(question.task, question.instruction).encode(errors="replace").decode()
@@ -31,7 +31,7 @@ def request_of(question: Question, model: str, spec: Spec, temperature: float, e
     return request
 
 
-def reply_in(response: Any) -> Reply | None:
+def reply_in(response: Any) -> Response | None:
     """The reply that a chat completion holds; None where `response` is none. No text, as after a refusal, is an empty reply."""
     choice = choice_of(response)
     text = getattr(choice.message, "content", None) if choice is not None else None
@@ -40,16 +40,16 @@ def reply_in(response: Any) -> Reply | None:
     usage = getattr(response, "usage", None)
     counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
     prompt, completion = (count if isinstance(count, int) else 0 for count in counts)
-    return Reply(text or "", getattr(choice, "finish_reason", None) == "length", None, prompt, completion)
+    return Response(text or "", getattr(choice, "finish_reason", None) == "length", None, prompt, completion)
 
 
-def open_remote(model: str, spec: Spec, concurrency: int, temperature: float, endpoint: Endpoint) -> Ask:
+def open_openai(model: str, spec: Spec, concurrency: int, temperature: float, endpoint: Endpoint) -> Backend:
     """Asks `model` at the endpoint of OPENAI_BASE_URL, `concurrency` questions at once.
 
     A question without an answer after every retry is left out, and a warning says why, with its key.
     """
 
-    async def answer(question: Question, client: Any, places: asyncio.Semaphore) -> tuple[Question, Reply | str]:
+    async def answer(question: Request, client: Any, places: asyncio.Semaphore) -> tuple[Request, Response | str]:
         async with places:
             request = await asyncio.to_thread(request_of, question, model, spec, temperature, endpoint)
             try:
@@ -58,11 +58,11 @@ def open_remote(model: str, spec: Spec, concurrency: int, temperature: float, en
                 return question, str(reason)
         return question, "not a chat completion" if reply is None else reply
 
-    def ask(questions: Sequence[Question]) -> Iterator[tuple[Question, Reply]]:
+    def ask(questions: Sequence[Request]) -> Iterator[tuple[Request, Response]]:
         failed: dict[str, list[str]] = defaultdict(list)
         with asyncio.Runner() as runner:
             # Made within the loop that they belong to.
-            async def begin() -> tuple[Any, set[asyncio.Task[tuple[Question, Reply | str]]]]:
+            async def begin() -> tuple[Any, set[asyncio.Task[tuple[Request, Response | str]]]]:
                 client = open_client(None, "OPENAI_API_KEY", endpoint.retries, endpoint.deadline)
                 places = asyncio.Semaphore(concurrency)
                 return client, {asyncio.create_task(answer(question, client, places)) for question in questions}

@@ -10,7 +10,7 @@ from PIL import Image
 from spatial_edit_reward import Task
 
 
-class Question(NamedTuple):
+class Request(NamedTuple):
     """One verdict to ask for. `key` names the question in result files; `sample` is 0 for the first of several verdicts."""
 
     key: str
@@ -20,7 +20,7 @@ class Question(NamedTuple):
     sample: int = 0
 
 
-class Reply(NamedTuple):
+class Response(NamedTuple):
     """One completion. `expected`: the two scores read from the score tokens' probabilities, where that was asked for."""
 
     text: str
@@ -31,4 +31,4 @@ class Reply(NamedTuple):
 
 
 # Answers come as they arrive, in any order, each once; a question that could not be answered after every retry is left out.
-Ask = Callable[[Sequence[Question]], Iterator[tuple[Question, Reply]]]
+Backend = Callable[[Sequence[Request]], Iterator[tuple[Request, Response]]]

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.files import differences
-from spatial_edit_reward.inference.request import Ask, Question
+from spatial_edit_reward.inference.request import Backend, Request
 
 # Byte of the lock file that is held while lines are written; byte 1 + i stands for shard i.
 WRITING = 0
@@ -110,7 +110,12 @@ def shards(names: Sequence[Name]) -> list[Sequence[Name]]:
 
 
 def ask_all(
-    file: Path, names: Sequence[Name], question: Callable[[Name], Question | None], ask: Ask, batch_size: int, what: str
+    file: Path,
+    names: Sequence[Name],
+    question: Callable[[Name], Request | None],
+    ask: Backend,
+    batch_size: int,
+    what: str,
 ) -> None:
     """Asks every question of `names` that `file` has no verdict for, and appends each answer as it comes.
 

@@ -14,10 +14,12 @@ from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.inference.expected_score import digits_stand_alone, expected_scores
 from spatial_edit_reward.inference.generation import Sampling, generate_batch, in_batches
 from spatial_edit_reward.inference.model import load_model, load_processor
-from spatial_edit_reward.inference.request import Ask, Question, Reply
+from spatial_edit_reward.inference.request import Backend, Request, Response
 
 
-def open_local(model_name: str, spec: Spec, batch_size: int, temperature: float, expected_score: bool) -> Ask:
+def open_transformers(
+    model_name: str, spec: Spec, batch_size: int, temperature: float, expected_score: bool
+) -> Backend:
     """The checkpoint `model_name`, loaded. Raises UserError where it cannot be, or cannot give expected scores."""
     processor = load_processor(model_name, spec)
     if expected_score and not digits_stand_alone(processor):
@@ -26,7 +28,7 @@ def open_local(model_name: str, spec: Spec, batch_size: int, temperature: float,
     model = load_model(model_name, "auto", None).to(device)
     sampling = Sampling(temperature, top_p=1.0) if temperature > 0 else None
 
-    def ask(questions: Sequence[Question]) -> Iterator[tuple[Question, Reply]]:
+    def ask(questions: Sequence[Request]) -> Iterator[tuple[Request, Response]]:
         # More pictures first: prompts of a length share a batch, and what does not fit in memory shows at once.
         ordered = sorted(questions, key=lambda question: -len(question.images))
         for places in in_batches(len(ordered), batch_size):
@@ -43,6 +45,6 @@ def open_local(model_name: str, spec: Spec, batch_size: int, temperature: float,
                 expected = expected_scores(model, processor, batch, tasks, spec.score_range)
             lengths = batch.inputs["attention_mask"].sum(1).tolist()
             for row, (question, said) in enumerate(zip(part, batch.completions, strict=True)):
-                yield question, Reply(said.text, said.truncated, expected[row], lengths[row], batch.lengths[row])
+                yield question, Response(said.text, said.truncated, expected[row], lengths[row], batch.lengths[row])
 
     return ask

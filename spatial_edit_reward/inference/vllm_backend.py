@@ -16,13 +16,13 @@ from spatial_edit_reward import Spec
 from spatial_edit_reward.chat import prompt_messages
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.inference.model import load_processor, vision_token_ids
-from spatial_edit_reward.inference.request import Ask, Question, Reply
+from spatial_edit_reward.inference.request import Backend, Request, Response
 
 MOST_IMAGES = 8  # of one question: several sources and the edit
 TEXT_TOKENS = 1024  # room for the prompt's own text
 
 
-def prompts_of(questions: Sequence[Question], processor: ProcessorMixin, spec: Spec) -> list[dict[str, Any]]:
+def prompts_of(questions: Sequence[Request], processor: ProcessorMixin, spec: Spec) -> list[dict[str, Any]]:
     """vLLM's prompts: the chat as text, with one placeholder a picture, which vLLM expands itself, and the pictures."""
     return [
         {
@@ -36,7 +36,7 @@ def prompts_of(questions: Sequence[Question], processor: ProcessorMixin, spec: S
     ]
 
 
-def open_vllm(model_name: str, spec: Spec, temperature: float) -> Ask:
+def open_vllm(model_name: str, spec: Spec, temperature: float) -> Backend:
     """The checkpoint `model_name` in an engine of this process. Raises UserError where vLLM or the model is missing."""
     try:
         from vllm import LLM, SamplingParams
@@ -56,7 +56,7 @@ def open_vllm(model_name: str, spec: Spec, temperature: float) -> Ask:
     # Not to be written: they stand for pixels. A bias, since sampling has no list of suppressed tokens.
     bias = dict.fromkeys(vision_token_ids(processor), -100.0)
 
-    def ask(questions: Sequence[Question]) -> Iterator[tuple[Question, Reply]]:
+    def ask(questions: Sequence[Request]) -> Iterator[tuple[Request, Response]]:
         # In the order they come in: candidates of one source stand together and share the prefix that ends with its picture.
         prompts = prompts_of(questions, processor, spec)
         how = [
@@ -68,7 +68,7 @@ def open_vllm(model_name: str, spec: Spec, temperature: float) -> Ask:
         for question, output in zip(questions, engine.generate(prompts, how, use_tqdm=False), strict=True):
             said = output.outputs[0]
             truncated = said.finish_reason == "length"
-            yield question, Reply(said.text, truncated, None, len(output.prompt_token_ids), len(said.token_ids))
+            yield question, Response(said.text, truncated, None, len(output.prompt_token_ids), len(said.token_ids))
 
     atexit.register(lambda: print("; ".join(hit_rates(engine.get_metrics())), file=sys.stderr))
     return ask

@@ -50,7 +50,7 @@ def test_a_row_by_the_default_policy(images, tmp_path, case):
     found = outcome(images, tmp_path, case.row)
     if case.dropped:
         assert isinstance(found, RowError), f"kept, fixed by {found[1]}"
-        assert found.kind == case.dropped and found.said
+        assert found.kind == case.dropped and found.detail
         return
     assert not isinstance(found, RowError), found
     kept, fixed = found
@@ -90,8 +90,8 @@ def test_what_is_dropped_by_default_can_be_fixed_where_there_is_a_fix(images, tm
     assert reference_of(images, tmp_path, cut.row, broken_json="fix")["score"] == [20, 15]
     lost = row(SC["reasoning"])
     assert reference_of(images, tmp_path, lost, broken_json="fix").kind == "unreadable_verdict"
-    cited = next(case for case in CASES if case.wrong == "a cite of no region")
-    assert "bbox_4" not in reference_of(images, tmp_path, cited.row, cite_without_box="fix")["reasoning"]
+    cited_ids = next(case for case in CASES if case.wrong == "a cite of no region")
+    assert "bbox_4" not in reference_of(images, tmp_path, cited_ids.row, cite_without_box="fix")["reasoning"]
 
 
 @pytest.mark.parametrize(("policy", "said"), [({"no_such": "fix"}, "no kind"), ({"label": "fix"}, "cannot be fixed")])

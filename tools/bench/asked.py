@@ -13,8 +13,8 @@ from evaluation.recipe import EvalRecipe
 from pipeline.folders import require
 from pipeline.recipe import load_config
 from spatial_edit_reward import Spec
-from spatial_edit_reward.inference.backends import spec_of
-from spatial_edit_reward.inference.request import Question
+from spatial_edit_reward.inference.backends import load_model_spec
+from spatial_edit_reward.inference.request import Request
 
 
 class Asked(NamedTuple):
@@ -39,11 +39,11 @@ def asked(arguments: argparse.Namespace) -> Asked:
     """What `arguments` name, or the recipe has. Raises UserError for a stage that did not run."""
     recipe = load_config(arguments.recipe / "eval.yaml", EvalRecipe)
     model = arguments.model or str(require(recipe.run_dir / "merge", "merge"))
-    spec = spec_of(model, None)
+    spec = load_model_spec(model, None)
     rows = load_rows(arguments.rows or require(recipe.run_dir / "data" / "heldout.parquet", "data"), spec)
     return Asked(recipe, model, spec, rows)
 
 
-def questions_about(rows: Dataset) -> list[Question]:
+def questions_about(rows: Dataset) -> list[Request]:
     """One question for each of `rows`, in order."""
-    return [Question(row["id"], row["task"], row["instruction"], row["images"]) for row in rows]
+    return [Request(row["id"], row["task"], row["instruction"], row["images"]) for row in rows]

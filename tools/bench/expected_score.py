@@ -20,7 +20,7 @@ from evaluation.metrics import GroupSums, group_sums, interval, score_rows
 from evaluation.report import bare_rows, format_cell, print_table
 from rewards_fn.recipe import own_rewards
 from spatial_edit_reward.inference.backends import open_backend
-from spatial_edit_reward.inference.request import Reply
+from spatial_edit_reward.inference.request import Response
 from tools.bench.asked import add_options, asked, questions_about
 
 HALF = "ranking_accuracy, ties at half credit"
@@ -36,7 +36,7 @@ def main() -> None:
     questions = questions_about(rows)
 
     seconds: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
-    replies: dict[str, Reply] = {}
+    replies: dict[str, Response] = {}
     for turn in range(2 * arguments.rounds):
         expected = turn % 2 == 1
         ask = open_backend("transformers", model, spec, batch_size=recipe.batch_size, expected_score=expected)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks.read import BENCHES
-from evaluation.benchmarks.run import Asking, folder_of
+from evaluation.benchmarks.run import BenchmarkConfig, folder_of
 from evaluation.benchmarks.synthetic import write_benchmarks
 from evaluation.printed import print_table
 from evaluation.recipe import EvalRecipe
@@ -56,7 +56,9 @@ def main() -> None:
     def figures(bench: str, blind: bool = False, scoring: str = "honest") -> Any:
         return json.loads((folder_of(recipe, bench, asking, blind) / "scores.json").read_text())[scoring]
 
-    asking = Asking(bench="all", model=model, batch_size=recipe.batch_size, expected_score=arguments.expected_score)
+    asking = BenchmarkConfig(
+        bench="all", model=model, batch_size=recipe.batch_size, expected_score=arguments.expected_score
+    )
     lines = [["what", "model [95 %]", "to be above", "met"]]
     name = "pair_accuracy_half"
     for bench in BENCHES:

@@ -20,7 +20,7 @@ from torchvision.ops import box_iou as torchvision_box_iou
 
 from rewards_fn import box_iou, format, score_agreement
 from spatial_edit_reward import parse
-from spatial_edit_reward.boxes import box_of, true_boxes
+from spatial_edit_reward.boxes import true_boxes, valid_box
 
 ROUNDS = {4: 1000, 64: 200}
 SENTENCE = "the red circle in this place became blue as the instruction asked."
@@ -51,7 +51,7 @@ def three_rewards(columns: dict[str, list[Any]]) -> list[float | None]:
 
 
 def torchvision_reward(columns: dict[str, list[Any]]) -> float:
-    predicted = [box_of(region) for region in parse(columns["completions"][0], "sc").edit_region or ()]
+    predicted = [valid_box(region) for region in parse(columns["completions"][0], "sc").edit_region or ()]
     true = true_boxes(columns["reference"][0])
     pairs = torchvision_box_iou(torch.tensor(predicted), torch.tensor(true)).numpy()
     return float(pairs[linear_sum_assignment(pairs, maximize=True)].sum()) / max(len(predicted), len(true))

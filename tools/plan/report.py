@@ -18,7 +18,7 @@ from tools.plan.compute import StepTime, grpo_step, load_of, sft_step
 from tools.plan.hardware import GIB, Card, Engine, PlanRecipe, StagePlan, card_named, load_engine
 from tools.plan.memory import CONTEXT, cache_bytes, rollout_bytes, training_bytes
 from tools.plan.model import base_of, find_config, load_model_config, meta_model, parameters_by_part
-from tools.plan.rows import Rows, spec_of
+from tools.plan.rows import Rows, load_or_build_spec
 from tools.plan.stage import SPLIT, Stage, load_stage, memory_batch, per_step, rows_of, step_count
 
 
@@ -58,7 +58,7 @@ def setting_of(stage: Stage, folder: Path, gpu: str | None, gpus: int | None, en
     stage_1 = load_stage(first, {})
     base = stage_1.options["model_name_or_path"]
     model = meta_model(load_model_config(find_config(first, base)), stage.options)
-    spec = spec_of(Path(stage.options["data_dir"]), folder)
+    spec = load_or_build_spec(Path(stage.options["data_dir"]), folder)
     patch = base_of(model).config.vision_config.patch_size
     expected = assumed.rows[SPLIT[stage.kind]]
     return Setting(

@@ -47,7 +47,7 @@ class Rows:
         return self.picture_tokens + self.prompt + self.answer
 
 
-def spec_of(data_dir: Path, recipe: Path) -> Spec:
+def load_or_build_spec(data_dir: Path, recipe: Path) -> Spec:
     """The spec beside the rows, else the one that the recipe's `data.yaml` would write (its prompts may come from its data)."""
     if (data_dir / "verdict.json").exists():
         return load_spec(data_dir)

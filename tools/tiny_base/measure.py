@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from data.synthetic.generate import group_rows, normalized
 from rewards_fn import box_iou, format
 from rewards_fn.box_iou import matched_iou
-from spatial_edit_reward.boxes import box_of, true_boxes
+from spatial_edit_reward.boxes import true_boxes, valid_box
 from spatial_edit_reward.chat import prompt_messages
 from spatial_edit_reward.images import fit
 from spatial_edit_reward.inference.generation import generate, in_batches
@@ -50,7 +50,7 @@ def grounding(model: PreTrainedModel, processor: ProcessorMixin, count: int, bat
         answers = generate(model, processor, [chat(t, 0) for t in talks], [t.images for t in talks], 100)
         for talk, answer in zip(talks, answers, strict=True):
             numbers = BOX.search(answer.text)
-            box = box_of({"bbox_2d": [int(number) for number in numbers.groups()]}) if numbers else None
+            box = valid_box({"bbox_2d": [int(number) for number in numbers.groups()]}) if numbers else None
             found[kind_of(talk)].append(
                 matched_iou([box], true_boxes({"edit_region": [{"bbox_2d": talk.turns[0].box}]}))
             )

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from spatial_edit_reward.inference.request import Question, Reply
+from spatial_edit_reward.inference.request import Request, Response
 from spatial_edit_reward.inference.store import ask_all, start
 
 HEAD = {"bench": "none", "rows": []}
@@ -22,11 +22,11 @@ def main():
         for question in questions:
             os.write(out, f"{question.key}\n".encode())
             time.sleep(seconds)
-            yield question, Reply(f"answer to {question.key} by {os.getpid()}", False)
+            yield question, Response(f"answer to {question.key} by {os.getpid()}", False)
 
     start(file, HEAD, False)
     names = [(f"key{number}", 0) for number in range(count)]
-    ask_all(file, names, lambda name: Question(name[0], "pq", "x", [], name[1]), ask, 8, "asked")
+    ask_all(file, names, lambda name: Request(name[0], "pq", "x", [], name[1]), ask, 8, "asked")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from evaluation.benchmarks.plan import names
 from evaluation.benchmarks.scores import read_run
 from spatial_edit_reward import Spec, render
-from spatial_edit_reward.inference.request import Reply
+from spatial_edit_reward.inference.request import Response
 from spatial_edit_reward.inference.store import ask_all, start
 
 SPEC = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=320)
@@ -37,7 +37,7 @@ def saved(file, made_head, plan, said):
         for question in questions:
             text = said(question)
             if text is not None:
-                yield question, text if isinstance(text, Reply) else Reply(text, False)
+                yield question, text if isinstance(text, Response) else Response(text, False)
 
     start(file, made_head, True)
     ask_all(file, names(plan, made_head["samples"]), plan.question, ask, 8, "asked")

@@ -92,10 +92,10 @@ def test_an_endpoint_is_asked_again_for_what_it_failed_to_answer_and_the_cost_is
 
 
 def test_the_folder_says_who_was_asked_and_how(tmp_path):
-    from evaluation.benchmarks.run import Asking
+    from evaluation.benchmarks.run import BenchmarkConfig
     from evaluation.recipe import EvalRecipe
 
     recipe = EvalRecipe(run_dir=tmp_path, base="b", rewards_from=tmp_path, batch_size=8)
-    asking = Asking(bench="merbench", model="org/Name-8B", batch_size=8, samples=4)
+    asking = BenchmarkConfig(bench="merbench", model="org/Name-8B", batch_size=8, samples=4)
     assert folder_of(recipe, "merbench", asking) == tmp_path / "benchmarks" / "merbench" / "org-Name-8B.avg4"
     assert folder_of(recipe, "heldout", asking, blind=True).name == "org-Name-8B.avg4.blind"

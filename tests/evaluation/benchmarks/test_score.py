@@ -13,7 +13,7 @@ from evaluation.benchmarks.score import PARTIAL_STATUS, figures_of, score
 from evaluation.benchmarks.scores import both_rules, candidate_score, overall, verdict_rates
 from spatial_edit_reward import aggregate, load_spec, render
 from spatial_edit_reward.errors import UserError
-from spatial_edit_reward.inference.request import Reply
+from spatial_edit_reward.inference.request import Response
 from tests.conftest import run_stage
 from tests.evaluation.benchmarks.runs import SPEC, head, saved, verdict
 
@@ -180,7 +180,7 @@ def test_samples_are_averaged_and_expected_scores_used_where_asked(drawn, tmp_pa
     def said(question):
         scores = [20.0, 10.0] if question.sample else [10.0, 20.0]
         text = verdict(question.task, scores) if question.sample < 2 else "no verdict"
-        return Reply(text, question.sample == 2, [12.5, 17.5])
+        return Response(text, question.sample == 2, [12.5, 17.5])
 
     made = head("mmrb2", plan.rows, samples=3, expected_score=True)
     run = saved(tmp_path / "verdicts.jsonl", made, plan, said)

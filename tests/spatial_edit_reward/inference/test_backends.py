@@ -11,11 +11,11 @@ from PIL import Image
 
 from spatial_edit_reward import Spec, save_spec
 from spatial_edit_reward.errors import UserError
-from spatial_edit_reward.inference.backends import Endpoint, open_backend, spec_of
+from spatial_edit_reward.inference.backends import Endpoint, open_backend, load_model_spec
 from spatial_edit_reward.inference.dedup import Usage, once
 from spatial_edit_reward.inference.generation import generate
 from spatial_edit_reward.inference.model import load_model, load_processor
-from spatial_edit_reward.inference.request import Question, Reply
+from spatial_edit_reward.inference.request import Request, Response
 from spatial_edit_reward.inference.vllm_backend import hit_rates, prompts_of
 from tests.conftest import BASE
 from tests.endpoint import AT_ONCE, chat, served
@@ -26,7 +26,7 @@ TEAL, PINK = Image.new("RGB", (70, 50), "teal"), Image.new("RGB", (64, 64), "pin
 
 
 def question(key, instruction="Remove the cup.", task="sc", images=(TEAL, PINK), sample=0):
-    return Question(key, task, instruction, list(images) if task == "sc" else [images[-1]], sample)
+    return Request(key, task, instruction, list(images) if task == "sc" else [images[-1]], sample)
 
 
 # --- once
@@ -39,7 +39,7 @@ def echo(sent):
         sent.append(list(questions))
         for each in reversed(questions):
             if each.instruction != "silent":
-                yield each, Reply(f"{each.instruction} {each.sample}", False, None, 100, 10)
+                yield each, Response(f"{each.instruction} {each.sample}", False, None, 100, 10)
 
     return ask
 
@@ -130,12 +130,12 @@ def test_hit_rates_are_summed_over_engines():
 
 def test_the_spec_is_the_checkpoints_or_one_that_is_named(tmp_path, monkeypatch):
     save_spec(SPEC, tmp_path)
-    assert spec_of(str(tmp_path), None) == spec_of("org/name", tmp_path) == SPEC
-    assert spec_of("org/name", tmp_path / "verdict.json") == SPEC
+    assert load_model_spec(str(tmp_path), None) == load_model_spec("org/name", tmp_path) == SPEC
+    assert load_model_spec("org/name", tmp_path / "verdict.json") == SPEC
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for model in ("org/name-that-is-not-there", "gpt"):
         with pytest.raises(UserError, match=r"no verdict.json with it.*--spec"):
-            spec_of(model, None)
+            load_model_spec(model, None)
 
 
 # --- transformers
@@ -196,8 +196,8 @@ def test_an_endpoint_is_sent_the_pictures_the_prompt_and_the_limits(endpoint, re
     usage = b'"usage": {"prompt_tokens": 1000, "completion_tokens": 50, "total_tokens": 1050}, '
     endpoint.answer = lambda number, body: (200, {}, chat("said")[2].replace(b"{", b"{" + usage, 1))
     replies = remote([question("a"), question("b"), question("c", "Half a pair: \ud800")], prices=(2.0, 8.0))
-    assert replies["a"] == Reply("said", False, None, 1000, 50)
-    assert replies["b"] == Reply("said", False, None, 0, 0)
+    assert replies["a"] == Response("said", False, None, 1000, 50)
+    assert replies["b"] == Response("said", False, None, 0, 0)
     assert len(endpoint.received) == 2
     body = min(endpoint.received, key=lambda body: "Half" in str(body))
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("m", 0, 4)

@@ -17,7 +17,7 @@ from spatial_edit_reward.inference.expected_score import (
 )
 from spatial_edit_reward.inference.generation import generate_batch
 from spatial_edit_reward.inference.model import load_model, load_processor
-from spatial_edit_reward.inference.request import Question
+from spatial_edit_reward.inference.request import Request
 from tests.conftest import BASE
 from tests.spatial_edit_reward.inference.forced import writing
 
@@ -140,7 +140,7 @@ def test_the_numbers_are_found_among_the_tokens(tiny_processor, text, numbers):
 
 def test_the_backend_gives_none_for_an_unparsed_verdict():
     row = group_rows(seed=5, number=0, side=64)[0]
-    question = Question("a", row["task"], row["instruction"], row["images"])
+    question = Request("a", row["task"], row["instruction"], row["images"])
     ask = open_backend(
         "transformers",
         str(BASE),

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from spatial_edit_reward.errors import UserError
-from spatial_edit_reward.inference.request import Question, Reply
+from spatial_edit_reward.inference.request import Request, Response
 from spatial_edit_reward.inference.store import ask_all, read_head, read_verdicts, start
 from tests.conftest import ROOT, quiet
 from tests.evaluation.benchmarks.asker import HEAD
@@ -87,10 +87,10 @@ def test_half_a_line_is_left_out_and_asked_again(tmp_path):
     def ask(questions):
         for question in questions:
             seen.append(question.key)
-            yield question, Reply("ä" * 40, True)
+            yield question, Response("ä" * 40, True)
 
     def question(name):
-        return Question(name[0], "pq", "x", [], name[1])
+        return Request(name[0], "pq", "x", [], name[1])
 
     start(file, HEAD, False)
     ask_all(file, names, question, ask, 8, "asked")
@@ -110,10 +110,10 @@ def test_what_cannot_be_asked_or_answered_stays_missing(tmp_path):
     names = [(f"key{number}", sample) for number in range(4) for sample in range(2)]
 
     def question(name):
-        return None if name[0] == "key1" else Question(name[0], "pq", "x", [], name[1])
+        return None if name[0] == "key1" else Request(name[0], "pq", "x", [], name[1])
 
     def ask(questions):
-        yield from ((one, Reply("yes", False)) for one in reversed(questions) if one.key != "key2")
+        yield from ((one, Response("yes", False)) for one in reversed(questions) if one.key != "key2")
 
     ask_all(file, names, question, ask, 3, "asked")
     assert set(read_verdicts(file)) == {("key0", 0), ("key0", 1), ("key3", 0), ("key3", 1)}
@@ -126,8 +126,8 @@ def test_other_work_is_not_continued(tmp_path):
     ask_all(
         file,
         [("key", 0)],
-        lambda name: Question(name[0], "pq", "x", [], 0),
-        lambda questions: ((one, Reply("yes", False)) for one in questions),
+        lambda name: Request(name[0], "pq", "x", [], 0),
+        lambda questions: ((one, Response("yes", False)) for one in questions),
         8,
         "asked",
     )
