@@ -48,7 +48,7 @@ def main() -> None:
             "spec": hash_files(require(data / "verdict.json", "data")),
             "model": hash_model(model_args.model_name_or_path),
         }
-        if is_up_to_date(output, fingerprint, data_args.fresh):
+        if is_up_to_date(output, fingerprint, data_args.overwrite):
             return None
         mark_started(output, fingerprint)
         return fingerprint
