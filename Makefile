@@ -90,5 +90,5 @@ test-slow: $(VENV)/ready ## the tests marked slow: whole stages, killed and resu
 test-all: $(VENV)/ready ## every test
 	@$(PY) -m pytest
 
-lint: $(VENV)/ready ## ruff and mypy
-	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+lint: $(VENV)/ready ## ruff, mypy and codespell
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy && $(VENV)/bin/codespell
