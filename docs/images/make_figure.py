@@ -67,23 +67,28 @@ def main(run: Path, output: Path) -> None:
         0,
         with_boxes(source["images"][0], [], SIDE * SCALE),
         "Source",
-        [(f'Instruction: "{source["instruction"]}"', INK)]
-        + [("The model answers for each edit with boxes, a text that cites them, and scores from 0 to 25.", GRAY)]
-        + [("R ranks the edits.", GRAY)],
+        [
+            (f'Instruction: "{source["instruction"]}"', INK),
+            ("The model answers for each edit with boxes, a text that cites them, and scores from 0 to 25.", GRAY),
+            ("R ranks the edits.", GRAY),
+        ],
     )
     for column, name in enumerate(CANDIDATES, start=1):
         sc, pq = (parse(completions[f"{name}-{task}"], task) for task in ("sc", "pq"))
         regions = sc.edit_region or []
         boxes = [Outline(PREDICTED_COLOR, region["bbox_2d"], str(region["id"])) for region in reversed(regions)]
+        labels = ", ".join(f"{region['id']} {region['label']}" for region in regions)
         reward = aggregate(sc.score, pq.score, spec)
         panel(
             column,
             with_boxes(rows[name]["images"][1], boxes, SIDE * SCALE),
             f"Edit {column}:  R = {reward:.2f}",
-            [("edit_region: " + (", ".join(f"{region['id']} {region['label']}" for region in regions) or "none"), INK)]
-            + [(f"reasoning: {sc.reasoning}", GRAY)]
-            + [(f"sc score: success {sc.score[0]:g}, over-editing {sc.score[1]:g}", INK)]
-            + [(f"pq score: naturalness {pq.score[0]:g}, artifacts {pq.score[1]:g}", INK)],
+            [
+                (f"edit_region: {labels or 'none'}", INK),
+                (f"reasoning: {sc.reasoning}", GRAY),
+                (f"sc score: success {sc.score[0]:g}, over-editing {sc.score[1]:g}", INK),
+                (f"pq score: naturalness {pq.score[0]:g}, artifacts {pq.score[1]:g}", INK),
+            ],
         )
     canvas.quantize(128).save(output, optimize=True)
     print(f"{output}: {canvas.width} x {canvas.height}, {output.stat().st_size / 1000:.0f} kB")
