@@ -12,6 +12,7 @@ from evaluation.metrics import METRICS, GroupSums, group_sums, interval, score_r
 from evaluation.printed import print_table
 from evaluation.recipe import EvalRecipe
 from pipeline.curves import curves_uri
+from pipeline.figures import format_figure
 from rewards_fn.recipe import own_rewards
 from spatial_edit_reward import Spec, render
 from spatial_edit_reward.errors import UserError
@@ -36,22 +37,13 @@ def read_completions(file: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[lis
     return [lines[row["id"]]["completion"] for row in rows], [lines[row["id"]]["truncated"] for row in rows]
 
 
-def format_cell(figures: Mapping[str, float | None], signed: bool = False) -> str:
-    if figures["mean"] is None:
-        return "–"
-    sign = "+" if signed else ""
-    if figures["low"] is None:
-        return f"{figures['mean']:{sign}.3f}"
-    return f"{figures['mean']:{sign}.3f} [{figures['low']:{sign}.3f}, {figures['high']:{sign}.3f}]"
-
-
 def table_rows(report: Mapping[str, Any]) -> list[list[str]]:
     """The table as text: a head, then a line per metric with every model and difference."""
     head = ["metric", *report["models"], *report["differences"]]
     lines = [head]
     for metric in METRICS:
-        cells = [format_cell(figures[metric]) for figures in report["models"].values()]
-        cells += [format_cell(figures[metric], signed=True) for figures in report["differences"].values()]
+        cells = [format_figure(**figures[metric]) for figures in report["models"].values()]
+        cells += [format_figure(**figures[metric], sign="+") for figures in report["differences"].values()]
         lines.append([metric, *cells])
     counts = [str(figures["valid_verdicts"]) for figures in report["counts"].values()]
     lines.append(["valid verdicts (of score_mae)", *counts, *["" for _ in report["differences"]]])

@@ -13,6 +13,7 @@ from evaluation.benchmarks.scores import read_run
 from evaluation.benchmarks.strict import Scored, honest
 from evaluation.printed import print_table
 from evaluation.recipe import EvalRecipe
+from pipeline.figures import MISSING, format_figure
 from spatial_edit_reward.files import write_json
 from spatial_edit_reward.pages import render_page
 
@@ -63,11 +64,7 @@ def headline(bench: str, figures: Figures | None) -> float | None:
 
 def cell(figures: Figures, name: str) -> str:
     """A figure with its interval where it has one."""
-    value = figures.get(name)
-    if value is None:
-        return "–"
-    low, high = figures.get("intervals", {}).get(name, (None, None))
-    return f"{value:.3f}" if low is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    return format_figure(figures.get(name), *figures.get("intervals", {}).get(name, ()))
 
 
 def called(scores: Figures) -> str:
@@ -84,7 +81,7 @@ def bench_line(bench: str, name: str, rule: float | None, figures: Figures) -> l
     rest = ("top1_accuracy", "kendall_tau_b", "ndcg", "tie_rate", "unparsed_rate", "truncated_rate", "coverage")
     plain = {key: value for key, value in figures.items() if key != "intervals"}
     cells = [cell(figures, key) for key in interesting] + [cell(plain, key) for key in rest]
-    return [bench, name, "–" if rule is None else f"{rule:.3f}", *cells]
+    return [bench, name, MISSING if rule is None else f"{rule:.3f}", *cells]
 
 
 def blind_figures(rows: Sequence[Figures], resamples: int, seed: int) -> dict[str, Any]:
@@ -126,7 +123,7 @@ def ranking_lines(bench: str, runs: Sequence[tuple[Path, Figures]], resamples: i
     lines.append(bench_line(bench, "chance", None, level | {"pair_accuracy_half": level["pair_accuracy"]}))
     for name, published in OVERALL.items():
         if bench in published:
-            lines.append([bench, f"{name} (published)", f"{published[bench]:.3f}", *["–" for _ in HEAD[3:]]])
+            lines.append([bench, f"{name} (published)", f"{published[bench]:.3f}", *[MISSING for _ in HEAD[3:]]])
     return lines
 
 
@@ -145,7 +142,7 @@ def part_lines(bench: str, runs: Sequence[tuple[Path, Figures]]) -> list[list[st
                 lines.append([bench, called(scores), f"{name}: {part}", str(figures["samples"]), *rates])
     if bench == "merbench":
         for model, value in FOUR_CANDIDATES.items():
-            lines.append([bench, f"{model} (published)", "candidates: 4", "200", "–", "–", f"{value:.3f}", "–"])
+            lines.append([bench, f"{model} (published)", "candidates: 4", "200", MISSING, MISSING, f"{value:.3f}", MISSING])
     return lines
 
 

@@ -17,7 +17,8 @@ import torch
 from tqdm import tqdm
 
 from evaluation.metrics import GroupSums, group_sums, interval, score_rows
-from evaluation.report import bare_rows, format_cell, print_table
+from evaluation.report import bare_rows, print_table
+from pipeline.figures import format_figure
 from rewards_fn.recipe import own_rewards
 from spatial_edit_reward.inference.backends import open_backend
 from spatial_edit_reward.inference.request import Response
@@ -66,7 +67,7 @@ def main() -> None:
     for metric in SHOWN:
         both = [interval(sums[metric], recipe.bootstrap_samples, recipe.seed) for sums in (written, expected_sums)]
         apart = interval(expected_sums[metric], recipe.bootstrap_samples, recipe.seed, written[metric])
-        lines.append([metric, *map(format_cell, both), format_cell(apart, signed=True)])
+        lines.append([metric, *(format_figure(**figures) for figures in both), format_figure(**apart, sign="+")])
     for place, name in enumerate(("seconds", "seconds of the processor")):
         without, with_ = (min(pair[place] for pair in seconds[side]) for side in (False, True))
         lines.append([name, f"{without:.1f}", f"{with_:.1f}", f"{with_ - without:+.1f} ({with_ / without - 1:+.1%})"])

@@ -23,7 +23,8 @@ from evaluation.heldout import write_verdicts
 from evaluation.metrics import METRICS, group_sums, interval, score_rows
 from evaluation.printed import print_table
 from evaluation.recipe import EvalRecipe
-from evaluation.report import bare_rows, format_cell, read_completions
+from evaluation.report import bare_rows, read_completions
+from pipeline.figures import format_figure
 from pipeline.folders import require
 from pipeline.recipe import load_config, read_yaml
 from rewards_fn.recipe import own_rewards
@@ -77,7 +78,7 @@ def main() -> None:
     for metric in METRICS:
         both = [interval(sums[name][metric], recipe.bootstrap_samples, recipe.seed) for name in ("control", "grpo")]
         difference = interval(sums["grpo"][metric], recipe.bootstrap_samples, recipe.seed, sums["control"][metric])
-        lines.append([metric, *map(format_cell, both), format_cell(difference, signed=True)])
+        lines.append([metric, *(format_figure(**figures) for figures in both), format_figure(**difference, sign="+")])
     print_table(lines, "GRPO against SFT of the same wall time")
 
 
