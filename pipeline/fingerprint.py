@@ -1,11 +1,13 @@
-"""Fingerprints: what a stage's output was made from, so that it is reused or resumed only for the very same inputs."""
+"""Fingerprints: what a stage's output was made from, so that it is reused or resumed only for the very same inputs.
+
+A stage's folder holds `fingerprint.json`: what it is made from, whether it is finished, and the names that must be there then.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,12 @@ ABOUT = {FILE_NAME, "export_report.json"}
 
 
 def hash_files(path: Path, patterns: tuple[str, ...] = ("*",)) -> str:
-    """SHA-256 over the names and bytes of the files directly in the folder `path` that match (or of the file `path`)."""
+    """SHA-256 over the names and bytes of the files directly in the folder `path` that match (or of the file `path`).
+
+    Raises UserError where there is nothing at `path`.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted({file for p in patterns for file in path.glob(p) if file.is_file()})
     for file in files:
@@ -40,30 +47,52 @@ def hash_model(name: str) -> str:
     return hash_files(folder, ("*.safetensors", "*.json", "*.jinja"))
 
 
-def is_up_to_date(folder: Path, fingerprint: Mapping[str, Any], overwrite: bool, rebuild: bool = False) -> bool:
-    """True if `folder` holds the finished output of `fingerprint`; False if there is work to do or to go on with.
-
-    `fresh` removes what is there. Raises UserError where it holds work made from something else, saying what changed; with
-    `rebuild` that is said and made anew instead.
-    """
-    if overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """What `fingerprint.json` in `folder` says; None where there is none. Raises UserError for one that no stage wrote."""
     file = folder / FILE_NAME
     if not file.exists():
-        return False
+        return None
     try:
-        found = json.loads(file.read_text())
-        changed = differences(found["made_from"], _as_json(fingerprint))
-    except (OSError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"{file}: cannot be read: {error}; OVERWRITE=1 starts over") from None
+        record = json.loads(file.read_text())
+        return {"made_from": record["made_from"], "finished": record["finished"], "outputs": record.get("outputs", [])}
+    except (OSError, TypeError, KeyError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read: {error}; remove {folder} yourself to start over") from None
+
+
+def missing_outputs(folder: Path, record: Mapping[str, Any]) -> list[str]:
+    """The outputs of a finished stage that are gone from its `folder`."""
+    return [name for name in record["outputs"] if not (folder / name).exists()]
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether `folder` holds the output of a stage that reached its end, all of it."""
+    record = read_record(folder)
+    return bool(record and record["finished"] and not missing_outputs(folder, record))
+
+
+def is_up_to_date(folder: Path, fingerprint: Mapping[str, Any], rebuild: bool = False) -> bool:
+    """True if `folder` holds the finished output of `fingerprint`; False if there is work to do or to go on with.
+
+    Says so where an output of a finished stage is gone. Raises UserError where the folder holds work made from something else,
+    saying what changed; with `rebuild` that is said and made anew instead.
+    """
+    record = read_record(folder)
+    if record is None:
+        return False
+    changed = differences(record["made_from"], _as_json(fingerprint))
     if changed and rebuild:
         print(f"{folder} was made from something else ({'; '.join(changed)}): made anew")
         return False
     if changed:
         raise UserError(f"{folder} holds work made from something else ({'; '.join(changed)}): OVERWRITE=1 starts over")
-    if found["finished"]:
-        print(f"{folder}: already finished with this recipe, data and weights: nothing to do (OVERWRITE=1 starts over)")
-    return bool(found["finished"])
+    if not record["finished"]:
+        return False
+    missing = missing_outputs(folder, record)
+    if missing:
+        print(f"{folder} was finished, but {', '.join(missing)} is gone: made again")
+        return False
+    print(f"{folder}: already finished with this recipe, data and weights: nothing to do (OVERWRITE=1 starts over)")
+    return True
 
 
 def mark_started(folder: Path, fingerprint: Mapping[str, Any]) -> None:
@@ -75,16 +104,11 @@ def mark_started(folder: Path, fingerprint: Mapping[str, Any]) -> None:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
 
 
-def mark_finished(folder: Path, fingerprint: Mapping[str, Any]) -> None:
-    """Marks the output in `folder` as finished."""
-    write_json(folder / FILE_NAME, {"made_from": _as_json(fingerprint), "finished": True})
+def mark_finished(folder: Path, fingerprint: Mapping[str, Any], outputs: Iterable[str] = ()) -> None:
+    """Marks the output in `folder` as finished, as long as every name in `outputs` is in it."""
+    record = {"made_from": _as_json(fingerprint), "finished": True, "outputs": sorted(outputs)}
+    write_json(folder / FILE_NAME, record)
 
 
 def _as_json(fingerprint: Mapping[str, Any]) -> Any:
     return json.loads(json.dumps(fingerprint, default=str))
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether `folder` holds the output of a stage that reached its end."""
-    file = folder / FILE_NAME
-    return file.exists() and bool(json.loads(file.read_text())["finished"])

@@ -13,6 +13,11 @@ class UserError(Exception):
     """The message names the file, key or row and says what was expected."""
 
 
+def one_line(error: object, limit: int = 200) -> str:
+    """The text of another library's error on one line, cut at `limit` characters."""
+    return " ".join(str(error).split())[:limit]
+
+
 class SpecError(UserError):
     """A `verdict.json` that is missing or does not hold what it must; the message names file and field."""
 
@@ -33,8 +38,8 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
             if os.environ.get("LOCAL_RANK", "0") != "0":
                 time.sleep(OTHERS_WAIT)
             sys.exit(f"error: {error}")
-        except KeyboardInterrupt:
-            print("interrupted: the same command goes on from the last complete checkpoint", file=sys.stderr)
+        except KeyboardInterrupt as stop:  # a stage says in it how to go on
+            print(f"interrupted; {stop}" if str(stop) else "interrupted", file=sys.stderr)
             sys.exit(130)
 
     return guarded
