@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from data.synthetic.scene import COLOURS, PixelBox, Scene, Thing, free_box, new_name, random_side
+from data.synthetic.scene import COLORS, PixelBox, Scene, Thing, free_box, new_name, random_side
 
-OPERATIONS = ("add", "remove", "recolour", "move", "resize", "replace")
+OPERATIONS = ("add", "remove", "recolor", "move", "resize", "replace")
 CANDIDATES = ("done", "failed", "partial", "wrong_target", "collateral", "background")
 POINTS_PER_CHANGE = 8
 POINTS_FOR_BACKGROUND = 16
@@ -91,15 +91,15 @@ def random_change(rng: np.random.Generator, kind: str, target: Thing | None, sce
     """A change of `kind` to `target` (None for "add") that fits into `scene`; None where no free place was found."""
     names = {thing.name for thing in scene.things}
     if kind == "add" or target is None:
-        colour, shape = new_name(rng, names)
+        color, shape = new_name(rng, names)
         box = free_box(rng, scene, random_side(rng, scene))
-        return None if box is None else Change("add", None, Thing(colour, shape, box))
+        return None if box is None else Change("add", None, Thing(color, shape, box))
     if kind == "remove":
         return Change(kind, target, None)
-    if kind == "recolour":
-        colours = [c for c in COLOURS if f"{c} {target.shape}" not in names]
+    if kind == "recolor":
+        colors = [c for c in COLORS if f"{c} {target.shape}" not in names]
         return (
-            Change(kind, target, replace(target, colour=colours[int(rng.integers(len(colours)))])) if colours else None
+            Change(kind, target, replace(target, color=colors[int(rng.integers(len(colors)))])) if colors else None
         )
     if kind == "move":
         place = free_box(rng, scene, target.box[2] - target.box[0])
@@ -107,8 +107,8 @@ def random_change(rng: np.random.Generator, kind: str, target: Thing | None, sce
     if kind == "resize":
         after = resized(target, 1.5 if rng.random() < 0.5 else 0.6, scene)
         return None if after is None else Change(kind, target, after)
-    colour, shape = new_name(rng, names)
-    return Change("replace", target, Thing(colour, shape, target.box))
+    color, shape = new_name(rng, names)
+    return Change("replace", target, Thing(color, shape, target.box))
 
 
 def random_request(rng: np.random.Generator, scene: Scene, count: int) -> tuple[Change, ...] | None:
@@ -131,9 +131,9 @@ def random_request(rng: np.random.Generator, scene: Scene, count: int) -> tuple[
 
 
 def tinted(rng: np.random.Generator, background: Image.Image) -> Image.Image:
-    """`background` blended half and half with a random mid-bright colour: a visible change of the whole scene."""
-    colour = tuple(int(value) for value in rng.integers(60, 200, size=3))
-    return Image.blend(background, Image.new("RGB", background.size, colour), 0.5)
+    """`background` blended half and half with a random mid-bright color: a visible change of the whole scene."""
+    color = tuple(int(value) for value in rng.integers(60, 200, size=3))
+    return Image.blend(background, Image.new("RGB", background.size, color), 0.5)
 
 
 def unasked_change(
@@ -166,7 +166,7 @@ def make_candidate(rng: np.random.Generator, kind: str, scene: Scene, request: t
         # The first operation happens to something the instruction never named; the others are done.
         changes = (unasked_change(rng, scene, request, (request[0].kind,)), *request[1:])
     elif kind == "collateral":
-        changes = (*request, unasked_change(rng, scene, request, ("add", "remove", "recolour")))
+        changes = (*request, unasked_change(rng, scene, request, ("add", "remove", "recolor")))
     else:
         changes = request
     edited, applied = scene, []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-COLOURS: dict[str, tuple[int, int, int]] = {
+COLORS: dict[str, tuple[int, int, int]] = {
     "red": (214, 39, 40),
     "green": (44, 160, 44),
     "blue": (31, 98, 210),
@@ -27,13 +27,13 @@ PixelBox = tuple[int, int, int, int]
 class Thing:
     """One drawn thing. `box` is (x1, y1, x2, y2) in pixels, right and bottom exclusive; its width equals its height."""
 
-    colour: str
+    color: str
     shape: str
     box: PixelBox
 
     @property
     def name(self) -> str:
-        return f"{self.colour} {self.shape}"
+        return f"{self.color} {self.shape}"
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def draw_scene(scene: Scene) -> Image.Image:
     picture = scene.background.copy()
     for thing in scene.things:
         x1, y1, x2, _ = thing.box
-        picture.paste(COLOURS[thing.colour], (x1, y1), shape_mask(thing.shape, x2 - x1))
+        picture.paste(COLORS[thing.color], (x1, y1), shape_mask(thing.shape, x2 - x1))
     return picture
 
 
@@ -110,8 +110,8 @@ def random_side(rng: np.random.Generator, scene: Scene) -> int:
 
 
 def new_name(rng: np.random.Generator, taken: set[str]) -> tuple[str, str]:
-    """A random (colour, shape) whose name is not in `taken`."""
-    free = [(c, s) for c in COLOURS for s in SHAPES if f"{c} {s}" not in taken]
+    """A random (color, shape) whose name is not in `taken`."""
+    free = [(c, s) for c in COLORS for s in SHAPES if f"{c} {s}" not in taken]
     return free[int(rng.integers(len(free)))]
 
 
@@ -119,8 +119,8 @@ def random_scene(rng: np.random.Generator, background: Image.Image) -> Scene:
     """Two to four things on `background`, as many as found a free place."""
     scene = Scene(background, ())
     for _ in range(int(rng.integers(2, 5))):
-        colour, shape = new_name(rng, {thing.name for thing in scene.things})
+        color, shape = new_name(rng, {thing.name for thing in scene.things})
         box = free_box(rng, scene, random_side(rng, scene))
         if box is not None:
-            scene = Scene(background, (*scene.things, Thing(colour, shape, box)))
+            scene = Scene(background, (*scene.things, Thing(color, shape, box)))
     return scene

@@ -36,7 +36,7 @@ def request_words(change: Change) -> str:
     return {
         "add": lambda: f"add {with_article(after)}",
         "remove": lambda: f"remove the {before}",
-        "recolour": lambda: f"recolour the {before} {after.split()[0]}",
+        "recolor": lambda: f"recolour the {before} {after.split()[0]}",
         "move": lambda: f"move the {before} {direction(change)}",
         "resize": lambda: f"make the {before} {size_word(change)}",
         "replace": lambda: f"replace the {before} with {with_article(after)}",
@@ -60,7 +60,7 @@ def region_words(change: Change) -> list[str]:
         {
             "add": lambda: f"{with_article(after)} was added {why}.",
             "remove": lambda: f"the {before} was removed {why}.",
-            "recolour": lambda: f"the {before} became {after.split()[0]} {why}.",
+            "recolor": lambda: f"the {before} became {after.split()[0]} {why}.",
             "resize": lambda: f"the {before} became {size_word(change)} {why}.",
             "replace": lambda: f"the {before} became {with_article(after)} {why}.",
         }[change.kind]()

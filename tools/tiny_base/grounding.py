@@ -143,7 +143,7 @@ def _differing(
     question, (beginning, none) = _one_of(rng, DIFFERS)
     question = question.format(**words, far=far).capitalize()
     places = iter(edit_region(pair.candidate))
-    changed = [[(next(places), change.asked) for _ in regions(change)] for change in pair.candidate.changes]
+    changed = [[(next(places), change.requested) for _ in regions(change)] for change in pair.candidate.changes]
     changed += [[(background, False)] for background in places]
     order, meant_or_not = rng.permutation(len(changed)), False
     if rng.random() < REQUESTED:

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import IterableDataset
 from transformers import Qwen2TokenizerFast, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
-from data.synthetic.scene import COLOURS, SHAPES, PixelBox, Scene, draw_scene
+from data.synthetic.scene import COLORS, SHAPES, PixelBox, Scene, draw_scene
 from tools.tiny_base.pairs import rearranged_scenes
 from tools.tiny_base.vision import IGNORED, random_pictures
 
@@ -37,7 +37,7 @@ def boxes_of(scene: Scene) -> dict[str, PixelBox]:
 
 
 def word_ids(
-    tokenizer: Qwen2TokenizerFast, words: Sequence[str] = (*COLOURS, *SHAPES), before: str = " "
+    tokenizer: Qwen2TokenizerFast, words: Sequence[str] = (*COLORS, *SHAPES), before: str = " "
 ) -> dict[str, int]:
     """Token id of every one of `words` as it stands after `before`: a space, or nothing, as after a quotation mark.
 
@@ -57,7 +57,7 @@ def name_words(tokenizer: Qwen2TokenizerFast) -> dict[int, str]:
     """The colours and shapes by their tokens: after a space; colours in quotation marks too, also at the start of an answer."""
     words = {token: word for word, token in word_ids(tokenizer).items()}
     for mark in ("", '"'):
-        words |= {token: word for word, token in word_ids(tokenizer, tuple(COLOURS), mark).items()}
+        words |= {token: word for word, token in word_ids(tokenizer, tuple(COLORS), mark).items()}
     return words
 
 
@@ -85,11 +85,11 @@ def name_ends(ids: Sequence[int], about: Sequence[Sequence[About]], tokenizer: Q
         if word is None or not pictures or (len(pictures) > 1 and message % 2 == 0):
             continue
         picture, boxes = pictures[named % len(pictures)]
-        if word in COLOURS:
+        if word in COLORS:
             found = [box for name, box in boxes.items() if name.startswith(f"{word} ")]
             if len(found) == 1:
                 yield NameEnd(place, found[0], picture)
-        elif (colour := words.get(ids[place - 1], "")) in COLOURS:
+        elif (colour := words.get(ids[place - 1], "")) in COLORS:
             named += 1
             if (box := boxes.get(f"{colour} {word}")) is not None:
                 yield NameEnd(place, box, picture)

@@ -9,14 +9,14 @@ import numpy as np
 
 from data.synthetic.edits import Candidate, Change
 from data.synthetic.generate import random_group
-from data.synthetic.scene import COLOURS, Scene, Thing, free_box, plain_background, random_scene
+from data.synthetic.scene import COLORS, Scene, Thing, free_box, plain_background, random_scene
 
 # Shares of the pairs: any edit; one with a change that was not asked for; one with a thing that is elsewhere or of another size
 # in the second picture; all things elsewhere, nothing requested. Of edits alone most things stay where they were, and a model
 # that never tells the pictures apart is right too often to learn to.
-SHOWN = {"any": 0.3, "unasked": 0.15, "moved": 0.2, "rearranged": 0.35}
+SHOWN = {"any": 0.3, "unrequested": 0.15, "moved": 0.2, "rearranged": 0.35}
 # Share of the scenes whose things share colours: a colour alone must not tell which thing is meant.
-FEW_COLOURS = 0.5
+FEW_COLORS = 0.5
 
 
 class Pair(NamedTuple):
@@ -53,11 +53,11 @@ def rearranged_scenes(rng: np.random.Generator, side: int) -> tuple[Scene, Scene
 
 def _few_colours(pair: Pair, rng: np.random.Generator) -> Pair:
     """The pair in two or three colours; as it was where things would share a name or a change would be none."""
-    palette = rng.choice(list(COLOURS), size=int(rng.integers(2, 4)), replace=False)
-    painted = {colour: str(rng.choice(palette)) for colour in COLOURS}
+    palette = rng.choice(list(COLORS), size=int(rng.integers(2, 4)), replace=False)
+    painted = {colour: str(rng.choice(palette)) for colour in COLORS}
 
     def thing(one: Thing) -> Thing:
-        return replace(one, colour=painted[one.colour])
+        return replace(one, color=painted[one.color])
 
     def scene(one: Scene) -> Scene:
         return replace(one, things=tuple(map(thing, one.things)))
@@ -77,8 +77,8 @@ def random_pair(rng: np.random.Generator, side: int) -> Pair:
     kind = str(rng.choice(list(SHOWN), p=list(SHOWN.values())))
     while True:
         source, request, candidates = random_group(rng, side, None)
-        if kind == "unasked":
-            candidates = [candidate for candidate in candidates if candidate.unasked]
+        if kind == "unrequested":
+            candidates = [candidate for candidate in candidates if candidate.unrequested]
         elif kind == "moved":
             candidates = [candidate for candidate in candidates if any(map(_moved, candidate.changes))]
         if candidates:
@@ -86,4 +86,4 @@ def random_pair(rng: np.random.Generator, side: int) -> Pair:
     pair = Pair(source, request, candidates[int(rng.integers(len(candidates)))])
     if kind == "rearranged":
         pair = Pair(source, (), Candidate(kind, _rearranged(rng, source), (), 0))
-    return _few_colours(pair, rng) if rng.random() < FEW_COLOURS else pair
+    return _few_colours(pair, rng) if rng.random() < FEW_COLORS else pair

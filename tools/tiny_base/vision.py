@@ -19,14 +19,14 @@ from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
 from data.synthetic.degrade import LOSS_PER_LEVEL, degrade
 from data.synthetic.generate import CANDIDATES_PER_GROUP, random_group
-from data.synthetic.scene import COLOURS, SHAPES, Scene, draw_scene
+from data.synthetic.scene import COLORS, SHAPES, Scene, draw_scene
 
 GROUNDS = ("plain", "tinted")
 # Largest difference between the mean red, green and blue of a plain background, and the means that only a tint gives:
 # plain ones are pale or dark.
 MOST_GREY, BETWEEN_DARK_AND_PALE = 20, (80, 195)
 # Targets of a token: place in COLOUR_WORDS, shape (0: no thing), then x1, y1, x2, y2 in pixels.
-COLOUR_WORDS = (*GROUNDS, *COLOURS)
+COLOUR_WORDS = (*GROUNDS, *COLORS)
 # Kinds of damage to a whole picture; their levels are as many: 0 to 4.
 DAMAGES = ("none", *LOSS_PER_LEVEL)
 IGNORED = -100
@@ -52,7 +52,7 @@ def token_targets(scene: Scene, cell: int) -> np.ndarray:
                 shared = max(0, min(x2, left + cell) - max(x1, left)) * max(0, min(y2, top + cell) - max(y1, top))
                 if shared > most:
                     most = shared
-                    best = [COLOUR_WORDS.index(thing.colour), SHAPES.index(thing.shape) + 1, *thing.box]
+                    best = [COLOUR_WORDS.index(thing.color), SHAPES.index(thing.shape) + 1, *thing.box]
             targets.append(best)
     return np.array(targets)
 

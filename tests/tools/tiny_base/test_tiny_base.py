@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data.synthetic.generate import normalized, random_group
-from data.synthetic.scene import COLOURS, SHAPES, draw_scene
+from data.synthetic.scene import COLORS, SHAPES, draw_scene
 from tests.conftest import BASE, run_stage
 from tools.tiny_base.__main__ import NO_LEVELS, Batches, chat
 from tools.tiny_base.comparing import compared
@@ -159,7 +159,7 @@ def test_read_outs_look_where_names_end(tiny_processor):
             names = [name for name, known in boxes_of(talk.scenes[0]).items() if known == box]
             word = words[ids[place]]
             assert len(names) == 1 and word in names[0].split()
-            assert word in COLOURS or f"{words[ids[place - 1]]} {word}" == names[0]
+            assert word in COLORS or f"{words[ids[place - 1]]} {word}" == names[0]
         names = [f"{words.get(before)} {words.get(token)}" for before, token in itertools.pairwise(ids)]
         said = sum(name in boxes_of(talk.scenes[0]) for name in names)
         assert sum(words[ids[place]] in SHAPES for place in ends) == said
