@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.recipe import DataRecipe, Source
-from pipeline.fingerprint import hash_files, is_up_to_date, mark_finished
-from pipeline.folders import atomic_directory
+from pipeline.fingerprint import hash_files
+from pipeline.folders import stage_output
 from pipeline.recipe import load_config
 from spatial_edit_reward import TASKS, Spec, save_spec
 from spatial_edit_reward.errors import UserError, one_line_errors
@@ -124,12 +124,16 @@ def main() -> None:
     overrides = {"output_dir": arguments.output_dir} if arguments.output_dir else {}
     recipe = load_config(arguments.config, DataRecipe, overrides)
     said = recipe.model_dump(mode="json", exclude={"output_dir", "processes"})
-    fingerprint = {"recipe": said, "inputs": inputs_of(recipe)}
-    if is_up_to_date(recipe.output_dir, fingerprint, arguments.overwrite, rebuild=True):
-        return
-    with atomic_directory(recipe.output_dir) as folder:
+    with stage_output(
+        recipe.output_dir,
+        lambda: {"recipe": said, "inputs": inputs_of(recipe)},
+        overwrite=arguments.overwrite,
+        rebuild=True,
+        atomic=True,
+    ) as folder:
+        if folder is None:
+            return
         report = make(recipe, folder)
-        mark_finished(folder, fingerprint)
     from data.printed import print_report
 
     print_report(report)

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from data.rows import load_rows
 from evaluation.benchmarks.verbs import add_benchmark_verbs, run_bench, run_score
 from evaluation.recipe import EvalRecipe
 from grpo.mine import MineRecipe
-from pipeline.fingerprint import hash_files, hash_model, is_finished, is_up_to_date, mark_finished, mark_started
-from pipeline.folders import require
+from pipeline.fingerprint import hash_files, hash_model
+from pipeline.folders import require, require_finished, stage_lock, stage_output
 from pipeline.recipe import load_config, read_yaml
 from rewards_fn.recipe import own_rewards
 from spatial_edit_reward import load_spec
@@ -31,36 +32,36 @@ def run_heldout(recipe: EvalRecipe, overwrite: bool) -> None:
 
     rows_file = require(recipe.run_dir / "data" / "heldout.parquet", "data")
     for stage in ("sft", "grpo"):
-        if not is_finished(recipe.run_dir / stage):
-            raise UserError(
-                f"{recipe.run_dir / stage} is not finished: run 'make {stage}' first (with the same RECIPE)"
-            )
+        require_finished(recipe.run_dir / stage, stage)
     require(recipe.run_dir / "merge", "merge")
-    output = recipe.run_dir / "eval"
-    fingerprint = {
-        "rows": hash_files(rows_file),
-        "models": {
-            name: [hash_model(weights), hash_files(adapter) if adapter else None]
-            for name, (weights, adapter) in recipe.models().items()
-        },
-    }
-    if is_up_to_date(output, fingerprint, overwrite):
-        return
-    mark_started(output, fingerprint)
-    spec = load_spec(recipe.run_dir / "merge")
-    rows = load_rows(rows_file, spec)
-    for name, (weights, adapter) in recipe.models().items():
-        write_verdicts(name, weights, adapter, rows, spec, recipe.batch_size, output / f"{name}.jsonl")
-    mark_finished(output, fingerprint)
+
+    def fingerprint() -> dict[str, Any]:
+        return {
+            "rows": hash_files(rows_file),
+            "models": {
+                name: [hash_model(weights), hash_files(adapter) if adapter else None]
+                for name, (weights, adapter) in recipe.models().items()
+            },
+        }
+
+    names = [f"{name}.jsonl" for name in recipe.models()]
+    with stage_output(recipe.run_dir / "eval", fingerprint, overwrite=overwrite, outputs=names) as output:
+        if output is None:
+            return
+        spec = load_spec(recipe.run_dir / "merge")
+        rows = load_rows(rows_file, spec)
+        for name, (weights, adapter) in recipe.models().items():
+            write_verdicts(name, weights, adapter, rows, spec, recipe.batch_size, output / f"{name}.jsonl")
 
 
 def run_report(recipe: EvalRecipe) -> None:
     from evaluation.report import make_report
 
-    if not is_finished(recipe.run_dir / "eval"):
-        raise UserError(f"{recipe.run_dir / 'eval'} is not finished: run 'make eval' first (with the same RECIPE)")
+    require_finished(recipe.run_dir / "eval", "eval")
     spec = load_spec(require(recipe.run_dir / "merge", "merge"))
-    make_report(recipe, load_rows(require(recipe.run_dir / "data" / "heldout.parquet", "data"), spec), spec)
+    rows = load_rows(require(recipe.run_dir / "data" / "heldout.parquet", "data"), spec)
+    with stage_lock(recipe.run_dir / "report"):
+        make_report(recipe, rows, spec)
 
 
 def run_mine(recipe: MineRecipe, overwrite: bool) -> None:
@@ -73,36 +74,37 @@ def run_mine(recipe: MineRecipe, overwrite: bool) -> None:
     rows_file = require(recipe.candidates or recipe.run_dir / "data" / "rl.parquet", "data")
     require(model, "sft")
     rewards, weights, _ = own_rewards(recipe.rewards_from)
-    output = recipe.run_dir / "mine"
     said = recipe.model_dump(mode="json", exclude={"batch_size", "run_dir"})
     entries = read_yaml(recipe.rewards_from)
-    fingerprint = {
-        "recipe": said,
-        "rewards": [entries.get("reward_funcs"), weights],
-        "rows": hash_files(rows_file),
-        "model": hash_model(str(model)),
-    }
     # Without being told, accelerate takes two processes on CPUs for two runs of one process each.
     state = PartialState(cpu=not torch.cuda.is_available())
 
-    def made() -> bool:
-        """Whether the output is there already; else a run is begun, or goes on."""
-        found = is_up_to_date(output, fingerprint, overwrite, rebuild=True)
-        if not found:
-            mark_started(output, fingerprint)
-        return found
+    def fingerprint() -> dict[str, Any]:
+        return {
+            "recipe": said,
+            "rewards": [entries.get("reward_funcs"), weights],
+            "rows": hash_files(rows_file),
+            "model": hash_model(str(model)),
+        }
 
-    if on_main_process(made):
+    with stage_output(
+        recipe.run_dir / "mine",
+        fingerprint,
+        overwrite=overwrite,
+        rebuild=True,
+        outputs=["rl.parquet", "verdict.json"],
+        on_main=on_main_process,
+    ) as output:
+        if output is None:
+            destroy_process_group()
+            return
+
+        from grpo.mine import mine, write_samples
+
+        write_samples(recipe, str(model), rows_file, output / "samples", state.process_index, state.num_processes)
         destroy_process_group()
-        return
-
-    from grpo.mine import mine, write_samples
-
-    write_samples(recipe, str(model), rows_file, output / "samples", state.process_index, state.num_processes)
-    destroy_process_group()
-    if state.is_main_process:
-        mine(recipe, str(model), rows_file, rewards, weights, output)
-        mark_finished(output, fingerprint)
+        if state.is_main_process:
+            mine(recipe, str(model), rows_file, rewards, weights, output)
 
 
 def run_try(arguments: argparse.Namespace) -> None:

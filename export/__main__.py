@@ -17,9 +17,10 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from pipeline.fingerprint import hash_files, hash_model, is_finished, is_up_to_date, mark_finished
-from pipeline.folders import require
+from pipeline.fingerprint import hash_files, hash_model
+from pipeline.folders import require, require_finished, stage_output
 from spatial_edit_reward import Spec, SpecError, load_spec
 from spatial_edit_reward.errors import UserError, one_line_errors
 from spatial_edit_reward.files import write_json
@@ -40,15 +41,15 @@ def run_merge(base: str, adapters: Sequence[Path], checkpoint: Path | None, fold
 
     sources = [checkpoint] if checkpoint else list(adapters)
     for path in (Path(base), *sources):
-        if path.parent.name in STAGES and not is_finished(path.parent):
-            raise UserError(
-                f"{path.parent} is not finished: run 'make {path.parent.name}' first (with the same RECIPE)"
-            )
-    fingerprint = {"base": hash_model(base), "trained": [hash_files(require(path, "grpo")) for path in sources]}
-    if is_up_to_date(folder, fingerprint, overwrite):
-        return
-    merge(base, adapters, spec_of([*reversed(sources), Path(base)]), folder, checkpoint)
-    mark_finished(folder, fingerprint)
+        if path.parent.name in STAGES:
+            require_finished(path.parent, path.parent.name)
+
+    def fingerprint() -> dict[str, Any]:
+        return {"base": hash_model(base), "trained": [hash_files(require(path, "grpo")) for path in sources]}
+
+    with stage_output(folder, fingerprint, overwrite=overwrite, atomic=True) as output:
+        if output is not None:
+            merge(base, adapters, spec_of([*reversed(sources), Path(base)]), output, checkpoint)
 
 
 def run_verify(folder: Path, base: str, adapters: Sequence[Path], checkpoint: Path | None) -> None:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet
 
-from pipeline.fingerprint import FILE_NAME, hash_model, is_finished
-from pipeline.folders import require
+from pipeline.fingerprint import FILE_NAME, hash_model
+from pipeline.folders import require, require_finished
 from spatial_edit_reward.errors import UserError
 
 # Where a source's rows come from -> their licence, as the Hub abbreviates it.
@@ -34,10 +34,7 @@ class Run:
     def need_finished(self, *stages: str) -> None:
         """Raises UserError naming the first of `stages` that did not reach its end."""
         for stage in stages:
-            if not is_finished(self.folder / stage):
-                raise UserError(
-                    f"{self.folder / stage} is not finished: run 'make {stage}' first (with the same RECIPE)"
-                )
+            require_finished(self.folder / stage, stage)
 
     def recipe(self, stage: str) -> dict[str, Any]:
         """The resolved recipe that `stage` ran with. Raises UserError where it did not finish."""
