@@ -43,10 +43,10 @@ def inputs_of(recipe: DataRecipe) -> dict[str, Any]:
     for folder in recipe.benchmarks:
         found[str(folder)] = states_below(folder)
     if recipe.photographs:
-        from data.synthetic.generate import photographs
+        from data.synthetic.generate import background_files
 
         try:
-            photographs(recipe.photographs, recipe.side)
+            background_files(recipe.photographs)
         except FileNotFoundError as error:
             raise UserError(str(error)) from None
         found["photographs"] = hash_files(recipe.photographs)

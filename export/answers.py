@@ -60,7 +60,7 @@ def with_weights(base: Path, checkpoint: Path) -> PreTrainedModel:
 def prompts(processor: ProcessorMixin, spec: Spec) -> Iterator[BatchFeature]:
     """Processed prompts of synthetic pairs: `sc`, with two pictures, and `pq` in turn."""
     side = int(spec.pixels.max**0.5)
-    for row in group_rows(seed=20260207, number=0, side=side)[:PROMPTS]:
+    for row in group_rows(seed=20260207, number=0, image_size=side)[:PROMPTS]:
         text = processor.apply_chat_template(
             prompt_messages(row["task"], row["instruction"], spec), add_generation_prompt=True
         )

@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from data.recipe import SPLITS, DataRecipe, Source
-from data.synthetic.generate import group_rows, photographs
+from data.synthetic.generate import background_files, group_rows
 from spatial_edit_reward import Spec
 from spatial_edit_reward.images import encode
 
@@ -24,7 +24,7 @@ NAME = "synthetic"
 
 def write_group(recipe: DataRecipe, number: int, folder: Path) -> list[dict[str, Any]]:
     """Writes the pictures of group `number` into `folder/images`; returns its rows with paths for `images`."""
-    photos = photographs(recipe.photographs, recipe.side) if recipe.photographs else None
+    photos = background_files(recipe.photographs) if recipe.photographs else None
     rows = group_rows(recipe.seed, number, recipe.side, photos)
     for row in rows:
         edited = f"images/{row['id'].removesuffix('-' + row['task'])}.png"

@@ -1,4 +1,4 @@
-"""Scenes of drawn things whose boxes are known to the pixel: the ground truth that every synthetic edit starts from."""
+"""Scenes of drawn items whose boxes are known to the pixel: the ground truth that every synthetic edit starts from."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ COLORS: dict[str, tuple[int, int, int]] = {
 }
 SHAPES = ("circle", "square", "triangle", "diamond", "cross")
 
-# Things are drawn this many times larger and averaged down, so that their edges are smooth.
+# Items are drawn this many times larger and averaged down, so that their edges are smooth.
 SUPERSAMPLING = 4
 
 PixelBox = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Thing:
-    """One drawn thing. `box` is (x1, y1, x2, y2) in pixels, right and bottom exclusive; its width equals its height."""
+class Item:
+    """One drawn item. `box` is (x1, y1, x2, y2) in pixels, right and bottom exclusive; its width equals its height."""
 
     color: str
     shape: str
@@ -38,10 +38,10 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A background picture with things on it, in drawing order. No two things share a name or overlap."""
+    """A background image with items on it, in drawing order. No two items share a name or overlap."""
 
     background: Image.Image
-    things: tuple[Thing, ...]
+    items: tuple[Item, ...]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -72,12 +72,12 @@ def shape_mask(shape: str, side: int) -> Image.Image:
 
 
 def draw_scene(scene: Scene) -> Image.Image:
-    """The scene as an RGB picture of the background's size."""
-    picture = scene.background.copy()
-    for thing in scene.things:
-        x1, y1, x2, _ = thing.box
-        picture.paste(COLORS[thing.color], (x1, y1), shape_mask(thing.shape, x2 - x1))
-    return picture
+    """The scene as an RGB image of the background's size."""
+    image = scene.background.copy()
+    for item in scene.items:
+        x1, y1, x2, _ = item.box
+        image.paste(COLORS[item.color], (x1, y1), shape_mask(item.shape, x2 - x1))
+    return image
 
 
 def plain_background(rng: np.random.Generator, side: int) -> Image.Image:
@@ -90,9 +90,9 @@ def plain_background(rng: np.random.Generator, side: int) -> Image.Image:
 
 
 def free_box(rng: np.random.Generator, scene: Scene, side: int) -> PixelBox | None:
-    """A random box of `side` pixels that keeps clear of the scene's things; None if 40 tries find none."""
+    """A random box of `side` pixels that keeps clear of the scene's items; None if 40 tries find none."""
     width, height = scene.size
-    others = [thing.box for thing in scene.things]
+    others = [item.box for item in scene.items]
     gap = max(1, min(width, height) // 32)
     for _ in range(40):
         x = int(rng.integers(0, width - side + 1))
@@ -105,7 +105,7 @@ def free_box(rng: np.random.Generator, scene: Scene, side: int) -> PixelBox | No
 
 
 def random_side(rng: np.random.Generator, scene: Scene) -> int:
-    """A thing's side in pixels: 20 to 38 % of the scene's shorter side."""
+    """A item's side in pixels: 20 to 38 % of the scene's shorter side."""
     return round(min(scene.size) * rng.uniform(0.20, 0.38))
 
 
@@ -116,11 +116,11 @@ def new_name(rng: np.random.Generator, taken: set[str]) -> tuple[str, str]:
 
 
 def random_scene(rng: np.random.Generator, background: Image.Image) -> Scene:
-    """Two to four things on `background`, as many as found a free place."""
+    """Two to four items on `background`, as many as find room."""
     scene = Scene(background, ())
     for _ in range(int(rng.integers(2, 5))):
-        color, shape = new_name(rng, {thing.name for thing in scene.things})
+        color, shape = new_name(rng, {item.name for item in scene.items})
         box = free_box(rng, scene, random_side(rng, scene))
         if box is not None:
-            scene = Scene(background, (*scene.things, Thing(color, shape, box)))
+            scene = Scene(background, (*scene.items, Item(color, shape, box)))
     return scene

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from data.synthetic.degrade import LEVEL_WORDS
 from data.synthetic.edits import Candidate, Change
+from spatial_edit_reward.schema import GLOBAL_TAG
 
 
 def with_article(name: str) -> str:
@@ -11,7 +12,7 @@ def with_article(name: str) -> str:
 
 
 def direction(change: Change) -> str:
-    """Where a moved thing went, by the longer axis of the way."""
+    """Where a moved item went, by the longer axis of the way."""
     assert change.before is not None and change.after is not None
     right = change.after.box[0] - change.before.box[0]
     down = change.after.box[1] - change.before.box[1]
@@ -22,11 +23,8 @@ def direction(change: Change) -> str:
 
 def size_word(change: Change) -> str:
     assert change.before is not None and change.after is not None
-    return (
-        "larger"
-        if change.after.box[2] - change.after.box[0] > change.before.box[2] - change.before.box[0]
-        else "smaller"
-    )
+    before, after = (item.box[2] - item.box[0] for item in (change.before, change.after))
+    return "larger" if after > before else "smaller"
 
 
 def request_words(change: Change) -> str:
@@ -53,7 +51,7 @@ def region_words(change: Change) -> list[str]:
     """What to say at each region of `change`, in the order of `edits.regions`; at least three words each."""
     before = change.before.name if change.before else ""
     after = change.after.name if change.after else ""
-    why = "as asked" if change.asked else "although nobody asked"
+    why = "as asked" if change.requested else "although nobody asked"
     if change.kind == "move":
         return [f"the {before} left this place {why}.", f"the {before} is here now {why}."]
     return [
@@ -68,16 +66,15 @@ def region_words(change: Change) -> list[str]:
 
 
 def semantic_rationale(candidate: Candidate) -> str:
-    """The `sc` rationale: every region cited in order, then `<|global|>` with the count that the scores follow from."""
+    """The `sc` rationale: every region cited in order, then `<|global|>` with the counts that the scores follow from."""
     phrases = [words for change in candidate.changes for words in region_words(change)]
     if candidate.background_changed:
         phrases.append("the background changed although nobody asked.")
-    cited_ids = [f"<|bbox_{index}|> {words}" for index, words in enumerate(phrases)]
     if not phrases:
-        return "<|global|> nothing of the request can be seen, so the edit failed."
-    extra = candidate.unasked + candidate.background_changed
-    total = f"{candidate.done} of {candidate.requested} requested edits done, {extra} unrequested."
-    return " ".join([*cited_ids, f"<|global|> {total}"])
+        return f"{GLOBAL_TAG} nothing of the request can be seen, so the edit failed."
+    extra = candidate.num_unrequested + candidate.background_changed
+    total = f"{candidate.num_done} of {candidate.num_requested} requested edits done, {extra} unrequested."
+    return " ".join([*(f"<|bbox_{index}|> {words}" for index, words in enumerate(phrases)), f"{GLOBAL_TAG} {total}"])
 
 
 def perceptual_rationale(kind: str, level: int) -> str:

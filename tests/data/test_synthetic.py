@@ -11,7 +11,7 @@ from PIL import Image, ImageChops
 from data.rows import fault
 from data.synthetic.degrade import LOSS_PER_LEVEL, degrade, perceptual_scores
 from data.synthetic.edits import CANDIDATES, OPERATIONS, make_candidate, random_request, regions
-from data.synthetic.generate import CANDIDATES_PER_GROUP, group_rows, normalized, photographs
+from data.synthetic.generate import CANDIDATES_PER_GROUP, background_files, group_rows, normalized
 from data.synthetic.scene import draw_scene, plain_background, random_scene
 from rewards_fn import box_iou, format, score_agreement
 from spatial_edit_reward import Spec, render
@@ -117,14 +117,14 @@ def test_photographs_become_backgrounds(tmp_path):
     for name in ("a.png", "b.jpg"):
         Image.fromarray(rng.integers(0, 255, (90, 120, 3), dtype=np.uint8)).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no picture")
-    rows = group_rows(0, 0, SIDE, photographs(tmp_path, 96))
+    rows = group_rows(0, 0, 96, background_files(tmp_path))
     assert rows[0]["images"][0].size == (96, 72)
     assert [fault(row, SPEC) for row in rows] == [None] * len(rows)
 
 
 def test_a_folder_without_photographs_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
-        photographs(tmp_path, 64)
+        background_files(tmp_path)
 
 
 @given(st.tuples(st.integers(0, 63), st.integers(0, 63)), st.integers(1, 640), st.integers(1, 640))

@@ -38,7 +38,7 @@ def tiny():
 @pytest.fixture(scope="module")
 def batch(tiny):
     model, processor = tiny
-    row = next(row for row in group_rows(seed=5, number=0, side=64) if row["task"] == "sc")
+    row = next(row for row in group_rows(seed=5, number=0, image_size=64) if row["task"] == "sc")
     images = [row["images"][0].resize((64, 32)), row["images"][1]]
     return generate_batch(model, processor, [prompt_messages("sc", row["instruction"], SPEC)], [images], 12)
 

@@ -88,7 +88,7 @@ def test_a_failed_verification_is_no_card(copy):
 def test_the_transformers_snippet_says_what_evaluation_says(run, tmp_path, monkeypatch):
     snippet = re.search(r"```python\n(.*?)```", make_card(Run(run), REPO), re.DOTALL)[1]
     instruction = re.search(r'instruction="(.*?)"', snippet)[1]
-    images = [fit(image, SPEC.pixels) for image in group_rows(seed=1, number=0, side=64)[0]["images"]]
+    images = [fit(image, SPEC.pixels) for image in group_rows(seed=1, number=0, image_size=64)[0]["images"]]
     monkeypatch.chdir(tmp_path)
     for name, image in zip(("source.png", "edited.png"), images, strict=True):
         image.save(name)

@@ -32,7 +32,7 @@ def as_url(image):
 
 def test_the_served_verdict_is_the_models(client, merged):
     model, processor = load_model(str(merged), None, None), load_processor(str(merged), SPEC)
-    for row in group_rows(seed=3, number=0, side=64)[:2]:
+    for row in group_rows(seed=3, number=0, image_size=64)[:2]:
         images = [fit(image, SPEC.pixels) for image in row["images"]]
         content = [{"type": "image_url", "image_url": {"url": as_url(image)}} for image in images]
         content.append({"type": "text", "text": SPEC.prompt(row["task"], row["instruction"])})

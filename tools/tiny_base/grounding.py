@@ -158,8 +158,8 @@ def _differing(
     again = "".join(f" The {place['label']} was {'' if meant else 'not '}meant." for place, meant in told)
     answer = f"{beginning}{named}.{again if meant_or_not else ''}" if told else none
     # A thing is told as it was where it is gone, moved away or was larger.
-    things = [place for place, _ in told if place["label"] != "background"]
-    pictures = tuple(int(boxes[0].get(thing["label"]) != thing["bbox_2d"]) for thing in things)
+    items = [place for place, _ in told if place["label"] != "background"]
+    pictures = tuple(int(boxes[0].get(item["label"]) != item["bbox_2d"]) for item in items)
     # Twice where there is one: the question does not tell it.
     return Turn(question, answer.format(**words, count=len(told)), None, pictures * 2)
 
@@ -192,8 +192,8 @@ def _corners(box: Sequence[int] | None) -> str:
 
 def _listed(scene: Scene, rng: np.random.Generator) -> str:
     """The things with their places, in random order, so that a place in the list does not tell which thing it is."""
-    order = [scene.things[place] for place in rng.permutation(len(scene.things))]
-    found = "; ".join(f"{with_article(thing.name)} {_reach(normalized(thing.box, scene.size))}" for thing in order)
+    order = [scene.items[place] for place in rng.permutation(len(scene.items))]
+    found = "; ".join(f"{with_article(item.name)} {_reach(normalized(item.box, scene.size))}" for item in order)
     return f"There is {found or 'nothing'}, on {ground(scene)} ground."
 
 
@@ -206,7 +206,7 @@ def _asked_name(rng: np.random.Generator, names: list[str]) -> str:
 def _turn(rng: np.random.Generator, scenes: list[Scene], pair: Pair, listed: float) -> Turn:
     """One question about a random picture: which things there are (`listed` of the questions), or where named ones are."""
     index = int(rng.integers(len(scenes)))
-    boxes = [{thing.name: normalized(thing.box, scene.size) for thing in scene.things} for scene in scenes]
+    boxes = [{item.name: normalized(item.box, scene.size) for item in scene.items} for scene in scenes]
     # The picture comes before the name: whoever reads the name knows where to look.
     place = "" if len(scenes) == 1 else f"in the {ORDINALS[index]} picture, "
     names = sorted({name for known in boxes for name in known})
@@ -252,7 +252,7 @@ def conversation(seed: int, number: int, side: int, level: int = TWO_PICTURES) -
     pair = random_pair(rng, side)
     scenes = [pair.candidate.scene]
     if level == ONE_THING:
-        scenes = [replace(pair.source, things=pair.source.things[:1])]
+        scenes = [replace(pair.source, items=pair.source.items[:1])]
     elif level == TWO_PICTURES and rng.random() < 0.8:
         scenes = [pair.source, pair.candidate.scene]
     pictures = [draw_scene(scene) for scene in scenes]

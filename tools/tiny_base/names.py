@@ -33,7 +33,7 @@ About = tuple[int, Mapping[str, PixelBox]]
 
 def boxes_of(scene: Scene) -> dict[str, PixelBox]:
     """Pixel boxes of a scene's things by name."""
-    return {thing.name: thing.box for thing in scene.things}
+    return {item.name: item.box for item in scene.items}
 
 
 def word_ids(
@@ -104,7 +104,7 @@ def packed(found: Sequence[Sequence[NameEnd]]) -> Batch:
 
 def _one_picture(one: Scene, rng: np.random.Generator) -> tuple[str, list[About]]:
     """The names of all things in random order, and what they are about."""
-    names = [one.things[place].name for place in rng.permutation(len(one.things))]
+    names = [one.items[place].name for place in rng.permutation(len(one.items))]
     return "".join(f" {name}" for name in names), [(IGNORED, boxes_of(one))]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from data.synthetic.edits import Candidate, Change
 from data.synthetic.generate import random_group
-from data.synthetic.scene import COLORS, Scene, Thing, free_box, plain_background, random_scene
+from data.synthetic.scene import COLORS, Item, Scene, free_box, plain_background, random_scene
 
 # Shares of the pairs: any edit; one with a change that was not asked for; one with a thing that is elsewhere or of another size
 # in the second picture; all things elsewhere, nothing requested. Of edits alone most things stay where they were, and a model
@@ -33,12 +33,12 @@ def _moved(change: Change) -> bool:
 
 def _rearranged(rng: np.random.Generator, scene: Scene) -> Scene:
     """The things of `scene` in other places; a thing that finds none is left out."""
-    placed = replace(scene, things=())
-    for index in rng.permutation(len(scene.things)):
-        thing = scene.things[index]
-        box = free_box(rng, placed, thing.box[2] - thing.box[0])
+    placed = replace(scene, items=())
+    for index in rng.permutation(len(scene.items)):
+        item = scene.items[index]
+        box = free_box(rng, placed, item.box[2] - item.box[0])
         if box is not None:
-            placed = replace(placed, things=(*placed.things, replace(thing, box=box)))
+            placed = replace(placed, items=(*placed.items, replace(item, box=box)))
     return placed
 
 
@@ -47,7 +47,7 @@ def rearranged_scenes(rng: np.random.Generator, side: int) -> tuple[Scene, Scene
     while True:
         scene = random_scene(rng, plain_background(rng, side))
         elsewhere = _rearranged(rng, scene)
-        if elsewhere.things:
+        if elsewhere.items:
             return scene, elsewhere
 
 
@@ -56,18 +56,18 @@ def _few_colours(pair: Pair, rng: np.random.Generator) -> Pair:
     palette = rng.choice(list(COLORS), size=int(rng.integers(2, 4)), replace=False)
     painted = {colour: str(rng.choice(palette)) for colour in COLORS}
 
-    def thing(one: Thing) -> Thing:
+    def item(one: Item) -> Item:
         return replace(one, color=painted[one.color])
 
     def scene(one: Scene) -> Scene:
-        return replace(one, things=tuple(map(thing, one.things)))
+        return replace(one, items=tuple(map(item, one.items)))
 
     def change(one: Change) -> Change:
-        return replace(one, before=one.before and thing(one.before), after=one.after and thing(one.after))
+        return replace(one, before=one.before and item(one.before), after=one.after and item(one.after))
 
     source, request, edited = scene(pair.source), tuple(map(change, pair.request)), scene(pair.candidate.scene)
     candidate = replace(pair.candidate, scene=edited, changes=tuple(map(change, pair.candidate.changes)))
-    clear = all(len({one.name for one in known.things}) == len(known.things) for known in (source, edited))
+    clear = all(len({one.name for one in known.items}) == len(known.items) for known in (source, edited))
     same = any(one.before == one.after for one in (*request, *candidate.changes))
     return Pair(source, request, candidate) if clear and not same else pair
 
@@ -78,7 +78,7 @@ def random_pair(rng: np.random.Generator, side: int) -> Pair:
     while True:
         source, request, candidates = random_group(rng, side, None)
         if kind == "unrequested":
-            candidates = [candidate for candidate in candidates if candidate.unrequested]
+            candidates = [candidate for candidate in candidates if candidate.num_unrequested]
         elif kind == "moved":
             candidates = [candidate for candidate in candidates if any(map(_moved, candidate.changes))]
         if candidates:

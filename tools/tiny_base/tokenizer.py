@@ -38,7 +38,7 @@ SPECIAL = (
 def sentences(spec: Spec, groups: int) -> Iterator[str]:
     """Text with the words the model will read and write. Only the merges come from it: no weight sees the verdicts here."""
     for number in range(groups):
-        for row in group_rows(seed=0, number=number, side=64):
+        for row in group_rows(seed=0, number=number, image_size=64):
             yield spec.prompt(row["task"], row["instruction"])
             yield render(row["task"], row["reference"])
         for turn in conversation(seed=0, number=number, side=64).turns:

@@ -47,12 +47,12 @@ def token_targets(scene: Scene, cell: int) -> np.ndarray:
     for top in range(0, height, cell):
         for left in range(0, width, cell):
             best, most = nothing, 0
-            for thing in scene.things:
-                x1, y1, x2, y2 = thing.box
+            for item in scene.items:
+                x1, y1, x2, y2 = item.box
                 shared = max(0, min(x2, left + cell) - max(x1, left)) * max(0, min(y2, top + cell) - max(y1, top))
                 if shared > most:
                     most = shared
-                    best = [COLOUR_WORDS.index(thing.color), SHAPES.index(thing.shape) + 1, *thing.box]
+                    best = [COLOUR_WORDS.index(item.color), SHAPES.index(item.shape) + 1, *item.box]
             targets.append(best)
     return np.array(targets)
 
@@ -90,10 +90,10 @@ class ScenesWithTargets(IterableDataset):
         while True:
             drawn = random_pictures(rng, self.batch, self.side)
             inputs = images(images=[one.picture for one in drawn], return_tensors="pt")
-            things = [token_targets(one.scene, images.patch_size * images.merge_size) for one in drawn]
+            items = [token_targets(one.scene, images.patch_size * images.merge_size) for one in drawn]
             targets = [
                 np.column_stack([part, np.tile(one.damage, (len(part), 1))])
-                for part, one in zip(things, drawn, strict=True)
+                for part, one in zip(items, drawn, strict=True)
             ]
             yield inputs["pixel_values"], inputs["image_grid_thw"], torch.from_numpy(np.concatenate(targets))
 

@@ -83,7 +83,7 @@ def brute_force(model, processor, messages, images, head, between, ends):
 
 def test_they_are_what_every_integer_alone_gets_without_a_cache(tiny):
     model, processor = tiny
-    rows = [row for number in range(2) for row in group_rows(seed=5, number=number, side=64)][:9]
+    rows = [row for number in range(2) for row in group_rows(seed=5, number=number, image_size=64)][:9]
     texts = verdicts_of(rows)
     batch, messages, images = forced(model, processor, rows, texts)
     past = batch.cache.get_seq_length()
@@ -105,7 +105,7 @@ def test_they_are_what_every_integer_alone_gets_without_a_cache(tiny):
 def test_the_second_follows_the_firsts_most_likely_value_not_the_one_written():
     # In double precision: in single, verdicts of different length differ by 1e-5 of a point from rounding alone.
     model, processor = load_model(str(BASE), "float64", None), load_processor(str(BASE), SPEC)
-    rows = group_rows(seed=5, number=0, side=64)[:1]
+    rows = group_rows(seed=5, number=0, image_size=64)[:1]
     text = render(rows[0]["task"], rows[0]["reference"])
     head = text[: text.index('"score"')]
     found = []
@@ -139,7 +139,7 @@ def test_the_numbers_are_found_among_the_tokens(tiny_processor, text, numbers):
 
 
 def test_the_backend_gives_none_for_an_unparsed_verdict():
-    row = group_rows(seed=5, number=0, side=64)[0]
+    row = group_rows(seed=5, number=0, image_size=64)[0]
     question = Request("a", row["task"], row["instruction"], row["images"])
     ask = open_backend(
         "transformers",

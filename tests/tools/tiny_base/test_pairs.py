@@ -12,7 +12,7 @@ EDITS = [pair for pair in PAIRS if pair.candidate.kind != "rearranged"]
 
 
 def sizes(scene):
-    return {thing.name: thing.box[2] - thing.box[0] for thing in scene.things}
+    return {item.name: item.box[2] - item.box[0] for item in scene.items}
 
 
 def test_a_rearranged_pair_holds_the_same_things_elsewhere():
@@ -23,7 +23,7 @@ def test_a_rearranged_pair_holds_the_same_things_elsewhere():
         before, after = sizes(source), sizes(candidate.scene)
         assert after.items() <= before.items()
         boxes = boxes_of(source)
-        elsewhere += [boxes[thing.name] != thing.box for thing in candidate.scene.things]
+        elsewhere += [boxes[item.name] != item.box for item in candidate.scene.items]
     assert np.mean(elsewhere) > 0.95
 
 
@@ -50,4 +50,4 @@ def test_edits_hold_every_outcome_and_many_things_that_moved():
 def test_no_two_things_of_a_picture_share_a_name():
     for source, _, candidate in PAIRS:
         for scene in (source, candidate.scene):
-            assert len(sizes(scene)) == len(scene.things)
+            assert len(sizes(scene)) == len(scene.items)

@@ -34,7 +34,7 @@ def test_answers_name_the_things_and_their_places():
     kinds = Counter()
     for number in range(200):
         talk = conversation(7, number, SIDE, TWO_PICTURES)
-        pictures = [{t.name: normalized(t.box, (SIDE, SIDE)) for t in scene.things} for scene in talk.scenes]
+        pictures = [{t.name: normalized(t.box, (SIDE, SIDE)) for t in scene.items} for scene in talk.scenes]
         for turn in talk.turns:
             boxes = pictures["In the second" in turn.question]
             told = said_places(turn.answer)
@@ -64,7 +64,7 @@ def test_answers_about_both_pictures_follow_from_what_was_done():
     seen = Counter()
     for number in range(150):
         talk = conversation(7, number, SIDE, TWO_PICTURES)
-        places = [{t.name: normalized(t.box, (SIDE, SIDE)) for t in scene.things} for scene in talk.scenes]
+        places = [{t.name: normalized(t.box, (SIDE, SIDE)) for t in scene.items} for scene in talk.scenes]
         for turn in talk.turns:
             told = said_places(turn.answer)
             if "differs" in turn.question or "was changed" in turn.question:
@@ -141,7 +141,7 @@ def test_the_second_picture_is_told_what_stood_in_the_first_and_whether_it_diffe
             assert found["cell_targets"][:, :-1].tolist() == token_targets(source, CELL).tolist()
             differs = found["cell_targets"][:, -1]
             assert bool(differs.any()) == (
-                source.things != candidate.scene.things or ground(candidate.scene) != "plain"
+                source.items != candidate.scene.items or ground(candidate.scene) != "plain"
             )
     assert not len(compared(places, [(source,)], CELL)["cells"])
 
