@@ -6,7 +6,7 @@ import dataclasses
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,25 +14,50 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.launch import check_launch, check_packages
-from pipeline.values import allowed_values, check_allowed, check_values, fields_of, unknown_key
-from spatial_edit_reward.errors import UserError
+from pipeline.values import allowed_values, check_allowed, check_values, field_names, fields_of, unknown_key
+from spatial_edit_reward.errors import UserError, first_error, one_line
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def default_paths(file: Path) -> dict[str, str]:
+    """The paths that the stage of `recipes/NAME/STAGE.yaml` has unless they are written: in `runs/NAME`, by stage."""
+    folder = file.absolute().parent
+    if folder.parent.name != "recipes":
+        return {}
+    run = f"runs/{folder.name}"
+    evaluated = {"run_dir": run, "rewards_from": f"recipes/{folder.name}/grpo.yaml"}
+    return {
+        "data": {"output_dir": f"{run}/data"},
+        "sft": {"data_dir": f"{run}/data"},
+        "mine": evaluated,
+        "grpo": {"model_name_or_path": f"{run}/sft/merged", "data_dir": f"{run}/mine"},
+        "eval": evaluated,
+    }.get(kind_of(file), {}) | ({"output_dir": f"{run}/{file.stem}"} if kind_of(file) in ("sft", "grpo") else {})
+
+
+def kind_of(file: Path) -> str:
+    """The stage that a recipe's file is for: `grpo` of `grpo-paper.yaml`."""
+    return file.stem.split("-")[0]
+
+
 def recipe_layers(file: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """`file` and what it extends, nearest first, each with its own keys alone. Raises UserError, also for a circle."""
+    """`file` and what it extends, nearest first, each with its own keys alone, and below all of them `default_paths`.
+
+    Raises UserError for a file that is no mapping, and for a circle.
+    """
     layers: list[tuple[Path, dict[str, Any]]] = []
+    defaults = (file, default_paths(file))
     seen: set[Path] = set()
     while True:
         if file.resolve() in seen:
             raise UserError(f"{layers[-1][0]}: extends: {file}, which extends this file: a circle")
         seen.add(file.resolve())
-        found = _mapping_in(file, layers[-1][0] if layers else None)
-        parent = found.pop("extends", None)
-        layers.append((file, found))
+        mapping = _mapping_in(file, layers[-1][0] if layers else None)
+        parent = mapping.pop("extends", None)
+        layers.append((file, mapping))
         if parent is None:
-            return layers
+            return [*layers, defaults]
         if not isinstance(parent, str):
             raise UserError(f"{file}: extends: {parent!r} is not one path, relative to this file")
         file = Path(os.path.normpath(file.parent / parent))
@@ -40,14 +65,14 @@ def recipe_layers(file: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 def _mapping_in(file: Path, child: Path | None) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(file.read_text())
+        mapping = yaml.safe_load(file.read_text())
     except FileNotFoundError:
         raise UserError(f"{child}: extends: {file} is not there" if child else f"{file}: no such recipe file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(found, dict):
+        raise UserError(f"{file}: not readable as YAML: {one_line(error, 1000)}") from None
+    if not isinstance(mapping, dict):
         raise UserError(f"{file}: expected a YAML mapping of option names to values")
-    return found
+    return mapping
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -93,6 +118,41 @@ NOT_FINGERPRINTED = {
 }
 
 
+def read_options(names: Iterable[str], own: type, arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """The stage's options as far as they are known without TRL: its keys are checked in a second, its values are not.
+
+    `names`: TRL's dataclasses, by name; `own`: the stage's. Returns what recipe and command line set, the latter as text.
+    Raises UserError for a missing recipe, an unknown key or option, a launcher's missing variable. Nothing for `--help`.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if "-h" in arguments or "--help" in arguments:
+        return {}
+    file = Path(arguments[_config_index(arguments)])
+    known = {field.name for field in dataclasses.fields(own)}.union(*(field_names("trl", name) for name in names))
+    layers = recipe_layers(file)
+    for layer, options in layers:
+        for key in options:
+            if key not in known:
+                raise unknown_key(layer, key, known)
+    check_launch(os.environ)
+    options = _resolved(layers)
+    for index, argument in enumerate(arguments):
+        if argument.startswith("--") and argument not in ("--", "--config"):
+            name, _, value = argument[2:].partition("=")
+            name = name.replace("-", "_")
+            if not any(field.startswith(name.removeprefix("no_")) for field in known):  # argparse takes beginnings too
+                raise unknown_key(Path("command line"), f"--{name}", known)
+            options[name] = value or next(iter(arguments[index + 1 :]), "")
+    return options
+
+
+def _config_index(arguments: Sequence[str]) -> int:
+    """The index of the recipe's path among the command line's `arguments`."""
+    if "--config" not in arguments or arguments[-1] == "--config":
+        raise UserError("give the stage its recipe: --config recipes/NAME/STAGE.yaml")
+    return arguments.index("--config") + 1
+
+
 def parse_stage(types: tuple[type, ...], arguments: list[str] | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The stage's dataclasses from `--config FILE` and `--field value` overrides, through TRL's TrlParser.
 
@@ -101,7 +161,7 @@ def parse_stage(types: tuple[type, ...], arguments: list[str] | None = None) -> 
     Raises UserError for a missing or wrong recipe, a launcher's missing variable, a package that is not installed; exits by
     itself on `--help`.
     """
-    from trl import TrlParser  # seconds to import: not before the recipe was looked at
+    from trl import TrlParser  # seconds to import: not before `read_options`
 
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = TrlParser(dataclass_types=types)
@@ -109,20 +169,18 @@ def parse_stage(types: tuple[type, ...], arguments: list[str] | None = None) -> 
     if "-h" in arguments or "--help" in arguments:
         parser.print_help()
         sys.exit(0)
-    if "--config" not in arguments or arguments[-1] == "--config":
-        raise UserError("give the stage its recipe: --config recipes/NAME/STAGE.yaml")
-    place = arguments.index("--config") + 1
-    file = Path(arguments[place])
+    index = _config_index(arguments)
+    file = Path(arguments[index])
     recipe = resolve_options(file, types)
     check_launch(os.environ)
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as resolved:
         yaml.safe_dump(recipe, resolved)
         resolved.flush()
-        arguments[place] = resolved.name
+        arguments[index] = resolved.name
         try:
             parsed = parser.parse_args_and_config(arguments)
         except (UserError, ValueError, TypeError) as error:
-            raise UserError(f"{file}: {' '.join(str(error).split())}") from None
+            raise UserError(f"{file}: {one_line(error, 1000)}") from None
     flags = {argument[2:].split("=")[0].replace("-", "_") for argument in arguments if argument.startswith("--")}
     everything = {field.name: getattr(part, field.name) for part in parsed for field in dataclasses.fields(part)}
     for name, (field, hint) in fields_of(types).items():
@@ -143,13 +201,8 @@ def load_config(file: Path, kind: type[Model], overrides: Mapping[str, Any] | No
     try:
         return kind.model_validate(recipe)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        setting = [place for place, layer in recipe_layers(file) if first["loc"] and first["loc"][0] in layer]
-        file = setting[0] if setting else file
-        if first["type"] == "extra_forbidden":
+        key, message = first_error(error)
+        file = next((layer for layer, options in recipe_layers(file) if key.split(".")[0] in options), file)
+        if error.errors()[0]["type"] == "extra_forbidden":
             raise unknown_key(file, key, kind.model_fields) from None
-        said = first["msg"].removeprefix("Value error, ")
-        if not isinstance(first["input"], dict):  # a whole mapping would hide what is said of it
-            said += f", got {first['input']!r}"
-        raise UserError(f"{file}: {key + ': ' if key else ''}{said}") from None
+        raise UserError(f"{file}: {key + ': ' if key else ''}{message}") from None

@@ -1,11 +1,13 @@
-"""Whether a recipe's values fit the dataclasses they are for: TrlParser turns YAML into defaults without looking at it."""
+"""Whether a recipe's keys and values fit the dataclasses they are for: TrlParser turns YAML into defaults without a check."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -35,6 +37,42 @@ def fields_of(types: Iterable[type]) -> dict[str, tuple[dataclasses.Field[Any], 
         hints = get_type_hints(kind)
         found |= {field.name: (field, hints[field.name]) for field in dataclasses.fields(kind)}
     return found
+
+
+def field_names(module: str, name: str) -> set[str]:
+    """The fields of the dataclass that `from module import name` gives, with those it inherits, without importing anything.
+
+    Read off the source of the installed packages: to import TRL takes seconds, and a misspelt key need not wait for it.
+
+    Example:
+        >>> "learning_rate" in field_names("trl", "SFTConfig")
+        True
+    """
+    top, *inner = module.split(".")
+    spec = find_spec(top)
+    if spec is None or not spec.submodule_search_locations:
+        return set()
+    package = Path(spec.submodule_search_locations[0], *inner)
+    file = package / "__init__.py" if package.is_dir() else package.with_suffix(".py")
+    tree = ast.parse(file.read_text())
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            own = {
+                item.target.id
+                for item in node.body
+                if isinstance(item, ast.AnnAssign)
+                and isinstance(item.target, ast.Name)
+                and not ast.unparse(item.annotation).startswith(("ClassVar", "typing.ClassVar"))
+            }
+            return own.union(*(field_names(module, base.id) for base in node.bases if isinstance(base, ast.Name)))
+    for node in ast.walk(tree):  # lazy packages import for type checkers alone, deeper in the file
+        imported = {alias.asname or alias.name: alias.name for alias in getattr(node, "names", [])}
+        if isinstance(node, ast.ImportFrom) and name in imported:
+            # one dot is the package that the file is in
+            parents = (module.split(".") if package.is_dir() else module.split(".")[:-1])[: 1 - node.level or None]
+            target = ".".join([*(parents if node.level else []), *([node.module] if node.module else [])])
+            return field_names(target, imported[name])
+    return set()
 
 
 def unknown_key(file: Path, key: str, known: Iterable[str]) -> UserError:

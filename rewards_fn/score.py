@@ -15,6 +15,7 @@ from tqdm import tqdm
 from rewards_fn.load import Reward, load_rewards
 from spatial_edit_reward import Task
 from spatial_edit_reward.checks import failed_checks
+from spatial_edit_reward.errors import first_error
 from spatial_edit_reward.parser import Completion, completion_text, parse_or_reason
 
 CHUNK = 500
@@ -55,9 +56,8 @@ def read_rows(lines: Iterable[str], name: str) -> Iterator[dict[str, Any]]:
             row = json.loads(line)
             Row.model_validate(row)
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise ValueError(f"{name}, line {number}: {place + ': ' if place else ''}{first['msg']}") from None
+            key, message = first_error(error)
+            raise ValueError(f"{name}, line {number}: {key + ': ' if key else ''}{message}") from None
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{name}, line {number}: not JSON: {error}") from None
         yield row

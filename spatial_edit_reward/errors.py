@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 
 class UserError(Exception):
@@ -16,6 +17,15 @@ class UserError(Exception):
 def one_line(error: object, limit: int = 200) -> str:
     """The text of another library's error on one line, cut at `limit` characters."""
     return " ".join(str(error).split())[:limit]
+
+
+def first_error(error: Any) -> tuple[str, str]:
+    """(key, what is wrong with it) of the first entry in pydantic's ValidationError; the key is "" for the whole."""
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not isinstance(first["input"], dict):  # a whole mapping would hide the message
+        message += f", got {one_line(repr(first['input']))}"
+    return ".".join(map(str, first["loc"])), message
 
 
 class SpecError(UserError):

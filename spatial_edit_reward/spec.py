@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from spatial_edit_reward.errors import SpecError
+from spatial_edit_reward.errors import SpecError, first_error
 from spatial_edit_reward.schema import TASKS, Task
 
 FILE_NAME = "verdict.json"
@@ -93,8 +93,8 @@ def load_spec(folder: Path) -> Spec:
     except FileNotFoundError:
         raise SpecError(f"{folder}: no {FILE_NAME} in it, so its prompts and limits are unknown") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        raise SpecError(f"{file}: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}") from None
+        key, message = first_error(error)
+        raise SpecError(f"{file}: {key or 'content'}: {message}") from None
 
 
 def save_spec(spec: Spec, folder: Path) -> None:
