@@ -22,7 +22,7 @@ from grpo.mine import MineRecipe
 from pipeline.fingerprint import hash_files, hash_model
 from pipeline.folders import require, require_finished, stage_lock, stage_output
 from pipeline.recipe import load_config, read_yaml
-from rewards_fn.recipe import own_rewards
+from pipeline.rewards import read_rewards
 from spatial_edit_reward import load_spec
 from spatial_edit_reward.errors import UserError, one_line_errors
 
@@ -73,7 +73,7 @@ def run_mine(recipe: MineRecipe, overwrite: bool) -> None:
     model = recipe.run_dir / "sft" / "merged"
     rows_file = require(recipe.candidates or recipe.run_dir / "data" / "rl.parquet", "data")
     require(model, "sft")
-    rewards, weights, _ = own_rewards(recipe.rewards_from)
+    selected = read_rewards(recipe.rewards_from, score_range=load_spec(model).score_range)
     said = recipe.model_dump(mode="json", exclude={"batch_size", "run_dir"})
     entries = read_yaml(recipe.rewards_from)
     # Without being told, accelerate takes two processes on CPUs for two runs of one process each.
@@ -82,7 +82,7 @@ def run_mine(recipe: MineRecipe, overwrite: bool) -> None:
     def fingerprint() -> dict[str, Any]:
         return {
             "recipe": said,
-            "rewards": [entries.get("reward_funcs"), weights],
+            "rewards": [entries.get("reward_funcs"), selected.weights],
             "rows": hash_files(rows_file),
             "model": hash_model(str(model)),
         }
@@ -104,7 +104,7 @@ def run_mine(recipe: MineRecipe, overwrite: bool) -> None:
         write_samples(recipe, str(model), rows_file, output / "samples", state.process_index, state.num_processes)
         destroy_process_group()
         if state.is_main_process:
-            mine(recipe, str(model), rows_file, rewards, weights, output)
+            mine(recipe, str(model), rows_file, selected.rewards, selected.weights, output)
 
 
 def run_try(arguments: argparse.Namespace) -> None:

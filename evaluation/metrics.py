@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import bootstrap
 
-from rewards_fn import box_iou, format, score_agreement, weighted_mean
-from rewards_fn.load import Reward
+from rewards_fn import RULES, load_rewards, weighted_mean
+from rewards_fn.load import Reward, apply_rewards, reward_names
 from spatial_edit_reward import Spec, aggregate
 from spatial_edit_reward.checks import valid_scores
 from spatial_edit_reward.parser import parse_or_none
@@ -47,22 +47,32 @@ class GroupSums:
 
 
 def score_rows(
-    rows: Sequence[Mapping[str, Any]], completions: Sequence[str], rewards: Sequence[Reward], weights: Sequence[float]
+    rows: Sequence[Mapping[str, Any]],
+    completions: Sequence[str],
+    rewards: Sequence[Reward],
+    weights: Sequence[float],
+    spec: Spec,
+    images: Sequence[Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Each row's figures: the rewards by name, their weighted mean, the predicted scores (None if there are no usable ones)."""
-    columns: dict[str, Any] = {
-        "completions": completions,
-        "reference": [row["reference"] for row in rows],
-        "task": [row["task"] for row in rows],
+    """Each row's figures: RULES and other rewards by name, the weighted mean, the predicted scores (None if not usable).
+
+    `images`: of each row, for rewards that need them; a column that is decoded as it is read.
+    """
+    columns: dict[str, Sequence[Any]] = {
+        name: [row.get(name) for row in rows] for name in ("id", "task", "instruction", "reference")
     }
-    by_name = {reward.__name__: reward(**columns) for reward in (format, box_iou, score_agreement)}
-    weighted = [reward(**columns) for reward in rewards]
+    if images is not None:
+        columns["images"] = images
+    rules = apply_rewards(load_rewards(list(RULES), spec.score_range), completions, columns)
+    by_name = dict(zip(RULES, rules, strict=True))
+    weighted = apply_rewards(rewards, completions, columns)
+    by_name |= {name: column for name, column in zip(reward_names(rewards), weighted, strict=True) if name not in RULES}
     scored = []
     for place, (row, completion) in enumerate(zip(rows, completions, strict=True)):
         verdict = parse_or_none(completion, row["task"])
         values: dict[str, Any] = {name: column[place] for name, column in by_name.items()}
         values["reward"] = weighted_mean([column[place] for column in weighted], weights)
-        values["scores"] = None if verdict is None else valid_scores(verdict, (0.0, 25.0))
+        values["scores"] = None if verdict is None else valid_scores(verdict, spec.score_range)
         scored.append(values)
     return scored
 
@@ -73,9 +83,10 @@ def row_parts(row: Mapping[str, Any], scored: Mapping[str, Any], truncated: bool
     parts = {
         "valid": (float(valid), 1.0),
         "score_agreement": (scored["score_agreement"], 1.0),
-        "reward": (scored["reward"], 1.0),
         "truncated": (float(truncated), 1.0),
     }
+    if scored["reward"] is not None:
+        parts["reward"] = (scored["reward"], 1.0)
     if row["task"] == "sc" and row["reference"]["edit_region"] is not None:
         parts["box_iou" if row["reference"]["edit_region"] else "empty_region"] = (scored["box_iou"], 1.0)
     if valid:

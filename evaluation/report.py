@@ -13,7 +13,7 @@ from evaluation.printed import print_table
 from evaluation.recipe import EvalRecipe
 from pipeline.curves import curves_uri
 from pipeline.figures import format_figure
-from rewards_fn.recipe import own_rewards
+from pipeline.rewards import read_rewards
 from spatial_edit_reward import Spec, render
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.files import read_lines, write_json
@@ -70,13 +70,13 @@ def cards_worst_first(
 def make_report(recipe: EvalRecipe, rows: Dataset, spec: Spec) -> dict[str, Any]:
     """Computes, prints and saves the report of every model's verdicts in `run_dir/eval`; returns what `heldout.json` holds."""
     plain = bare_rows(rows)
-    rewards, weights, _ = own_rewards(recipe.rewards_from)
+    selected = read_rewards(recipe.rewards_from, score_range=spec.score_range)
     said: dict[str, list[str]] = {}
     sums: dict[str, dict[str, GroupSums]] = {}
     counts: dict[str, dict[str, int]] = {}
     for name in recipe.models():
         completions, truncated = read_completions(recipe.run_dir / "eval" / f"{name}.jsonl", plain)
-        scored = score_rows(plain, completions, rewards, weights)
+        scored = score_rows(plain, completions, selected.rewards, selected.weights, spec, rows["images"])
         sums[name] = group_sums(plain, scored, truncated, spec)
         counts[name] = {"valid_verdicts": sum(values["format"] == 1.0 for values in scored)}
         said[name], last = completions, (completions, scored)

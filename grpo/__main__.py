@@ -4,7 +4,8 @@
     torchrun --nproc_per_node 8 -m grpo --config recipes/NAME/grpo.yaml
 
 Reads the data stage's `rl` rows and the `verdict.json` beside the weights; writes checkpoints, `samples/` and `adapter/`
-into `output_dir`. Killed, it goes on from the last whole checkpoint when started again.
+into `output_dir`. Killed, it goes on from the last complete checkpoint when started again. With `--random_weights
+--max_steps 4` it times a few steps on weights and rows made up on the spot, and keeps nothing else.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.fingerprint import hash_files, hash_model, is_finished, is_up_to_date, mark_finished, mark_started
-from pipeline.folders import require
-from pipeline.recipe import parse_stage
+from pipeline.fingerprint import hash_files, hash_model
+from pipeline.folders import require, require_finished, stage_output
+from pipeline.recipe import parse_stage, read_options
 from spatial_edit_reward.errors import UserError, one_line_errors
 
 
@@ -23,14 +24,17 @@ from spatial_edit_reward.errors import UserError, one_line_errors
 class RewardArguments:
     """Options of the stage that are neither TRL's nor the model's."""
 
-    data_dir: str = field(metadata={"help": "Folder that the data stage wrote."})
+    data_dir: str = field(metadata={"help": "Folder that the data stage wrote, or `make mine`."})
     reward_funcs: list[str] = field(
         metadata={
             "help": "Rewards: a name (box_iou, score_agreement, format, judge), trl:NAME, package.module:function, or one of "
             "these with its keywords as a mapping. reward_weights is of equal length."
         },
     )
-    overwrite: bool = field(default=False, metadata={"help": "Start over, whatever is in output_dir."})
+    overwrite: bool = field(default=False, metadata={"help": "Start over: remove what the stage wrote in output_dir."})
+    random_weights: bool = field(
+        default=False, metadata={"help": "Time steps on random weights and rows: needs no data and no earlier stage."}
+    )
 
 
 def check_save_steps(args: Any) -> None:
@@ -47,9 +51,24 @@ def check_save_steps(args: Any) -> None:
         )
 
 
+def check_inputs(options: dict[str, Any]) -> None:
+    """Raises UserError where an earlier stage of the recipe did not run, or not to its end."""
+    if "model_name_or_path" in options:
+        model = require(Path(options["model_name_or_path"]), "sft")
+        if model.name == "merged":
+            require_finished(model.parent, "sft")
+    if "data_dir" in options:
+        data = Path(options["data_dir"])
+        require(data, "mine" if data.name == "mine" else "data")
+
+
 @one_line_errors
 def main() -> None:
-    from accelerate import PartialState
+    options = read_options(("GRPOConfig", "ModelConfig"), RewardArguments)
+    checking = "random_weights" in options
+    if not checking:
+        check_inputs(options)
+
     from trl import GRPOConfig, ModelConfig
 
     from pipeline.distributed import check_processes, destroy_process_group, on_main_process
@@ -64,33 +83,31 @@ def main() -> None:
     if args.reward_weights is not None and len(args.reward_weights) != len(rewards):
         raise UserError(f"reward_weights: {len(args.reward_weights)} weights for {len(rewards)} reward_funcs")
     check_processes(args)
-    model = require(Path(model_args.model_name_or_path), "sft")
-    if model.name == "merged" and not is_finished(model.parent):
-        raise UserError(f"{model.parent} is not finished: run 'make sft' first (with the same RECIPE)")
-    data, output = require(Path(stage_args.data_dir), "data"), Path(args.output_dir)
+    if checking:
+        from pipeline.random_weights import check_grpo
 
-    def begun() -> dict[str, Any] | None:
-        """The fingerprint of a run that is to start or to go on; None for a finished one."""
-        fingerprint = {
+        check_grpo(args, model_args)
+        return
+    data = Path(stage_args.data_dir)
+
+    def fingerprint() -> dict[str, Any]:
+        return {
             "recipe": recipe,
             "data": {"rl": hash_files(require(data / "rl.parquet", "data"))},
-            "model": hash_model(str(model)),
+            "model": hash_model(model_args.model_name_or_path),
         }
-        if is_up_to_date(output, fingerprint, stage_args.overwrite):
-            return None
-        mark_started(output, fingerprint)
-        return fingerprint
 
-    fingerprint = on_main_process(begun)
-    if fingerprint is None:
-        destroy_process_group()
-        return
+    made = ["adapter" if model_args.use_peft else "weights"]
+    with stage_output(
+        Path(args.output_dir), fingerprint, overwrite=stage_args.overwrite, outputs=made, on_main=on_main_process
+    ) as output:
+        if output is None:
+            destroy_process_group()
+            return
 
-    from grpo.train import train
+        from grpo.train import train
 
-    train(args, model_args, rewards, data)
-    if PartialState().is_main_process:
-        mark_finished(output, fingerprint)
+        train(args, model_args, rewards, data)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from data.rows import load_rows
 from pipeline.fingerprint import hash_model
 from rewards_fn import weighted_mean
-from rewards_fn.load import Reward
+from rewards_fn.load import Reward, apply_rewards
 from spatial_edit_reward import load_spec
 from spatial_edit_reward.chat import prompt_messages
 from spatial_edit_reward.errors import UserError
@@ -124,16 +124,21 @@ def earned(
     samples: Sequence[Sequence[str]],
     rewards: Sequence[Reward],
     weights: Sequence[float],
+    images: Sequence[Any] | None = None,
 ) -> np.ndarray:
-    """(rows, samples) weighted mean rewards in 0..1; NaN where no reward applies to a row."""
+    """(rows, samples) weighted mean rewards in 0..1; NaN where no reward applies to a row.
+
+    `images`: of each sample's row, for rewards that need them; a column that is decoded as it is read.
+    """
     count = len(samples[0])
-    columns: dict[str, Any] = {
-        "completions": [text for texts in samples for text in texts],
-        "reference": [row["reference"] for row in rows for _ in range(count)],
-        "task": [row["task"] for row in rows for _ in range(count)],
+    columns: dict[str, Sequence[Any]] = {
+        name: [row.get(name) for row in rows for _ in range(count)]
+        for name in ("id", "task", "instruction", "reference")
     }
-    values = zip(*(reward(**columns) for reward in rewards), strict=True)
-    means = [weighted_mean(row, weights) for row in values]
+    if images is not None:
+        columns["images"] = images
+    values = apply_rewards(rewards, [text for texts in samples for text in texts], columns)
+    means = [weighted_mean(row, weights) for row in zip(*values, strict=True)]
     return np.array([np.nan if mean is None else mean for mean in means]).reshape(len(rows), count)
 
 
@@ -160,7 +165,8 @@ def mine(
     rows = load_rows(rows_file, load_spec(Path(model_name)))
     samples = read_samples(cache_of(recipe, model_name, folder / "samples"))
     bare = list(rows.remove_columns("images"))
-    values = earned(bare, [samples[key] for key in row_keys(rows)], rewards, weights)
+    images = rows.select(np.repeat(np.arange(len(rows)), recipe.samples))["images"]
+    values = earned(bare, [samples[key] for key in row_keys(rows)], rewards, weights, images)
     places = chosen(values, recipe)
     edges = np.linspace(0, 1, BINS + 1)
     mean = values.mean(axis=1)

@@ -23,10 +23,9 @@ from tqdm import tqdm
 
 from rewards_fn.load import RULES, Reward, weighted_mean
 from rewards_fn.policies import PADDING, Answer, blind, completion, honest, truth
-from rewards_fn.recipe import own_rewards
 from rewards_fn.score import Reference
 from spatial_edit_reward import TASKS
-from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.errors import UserError, one_line
 
 NOISE = (0.0, 0.1, 0.2, 0.4)
 # How much less than an honest verdict a policy must earn: a blind one than at BLIND_NOISE, a padding one than at its own noise.
@@ -56,7 +55,10 @@ def audited_rewards(config: Path | None) -> tuple[dict[str, Reward], list[float]
     """
     if config is None:
         return dict(RULES), [1.0] * len(RULES)
-    rewards, weights, left_out = own_rewards(config)
+    import importlib
+
+    rewards, weights = importlib.import_module("pipeline.rewards").read_rewards(config)[1:3]
+    left_out = []
     if left_out:
         print(
             f"left out, since they need more than a verdict and its reference: {', '.join(left_out)}", file=sys.stderr
@@ -82,7 +84,7 @@ def read_references(file: Path, count: int, rng: np.random.Generator) -> list[di
             if row["task"] not in TASKS:
                 raise ValueError(f"task {row['task']!r} is not one of {', '.join(TASKS)}")
     except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(f"{file}: expected a .parquet or .jsonl file of canonical rows: {reason}") from None
     return rows
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from spatial_edit_reward import GLOBAL_TAG, Task
 from spatial_edit_reward.boxes import Box, true_boxes
-from spatial_edit_reward.checks import SCORE_RANGE
+from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE as SCORE_RANGE
 from spatial_edit_reward.schema import KEYS, TAG
 
 GRID = 3

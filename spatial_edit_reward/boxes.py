@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 Box = tuple[float, float, float, float]
+# Both sides of an image, in the units of a box.
+BOX_SCALE = 1000
 
 
 def finite_number(value: Any) -> float | None:
@@ -36,4 +38,4 @@ def valid_box(region: Any) -> Box | None:
     x1, y1, x2, y2 = numbers
     if x1 is None or y1 is None or x2 is None or y2 is None:
         return None
-    return (x1, y1, x2, y2) if 0 <= x1 < x2 <= 1000 and 0 <= y1 < y2 <= 1000 else None
+    return (x1, y1, x2, y2) if 0 <= x1 < x2 <= BOX_SCALE and 0 <= y1 < y2 <= BOX_SCALE else None

@@ -1,17 +1,33 @@
-"""What makes a verdict valid: the table of checks, with the weights that the `format` reward gives them."""
+"""What makes a verdict valid: one table of named checks, the same for the data, the `format` reward and the reports."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
 from spatial_edit_reward.boxes import finite_number, valid_box
-from spatial_edit_reward.schema import GLOBAL_TAG, TAG, Verdict, cited_ids
+from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE, GLOBAL_TAG, TAG, ScoreRange, Verdict, cited_ids
 
-MINIMUM_WORDS = 3
-SCORE_RANGE = (0.0, 25.0)
+MIN_WORDS = 3
+
+# task -> the names of the checks that its verdicts have to pass, see `failed_checks`.
+CHECKS: dict[str, tuple[str, ...]] = {
+    "sc": (
+        "ids_in_order",
+        "labels_not_empty",
+        "boxes_well_formed",
+        "two_scores_in_range",
+        "every_region_cited",
+        "no_cite_without_region",
+        "has_global_tag",
+        "tags_followed_by_words",
+        "reasoning_not_empty",
+    ),
+    "pq": ("two_scores_in_range", "no_tags", "reasoning_not_empty"),
+}
 
 
-def valid_scores(verdict: Verdict, score_range: tuple[float, float]) -> tuple[float, float] | None:
+def valid_scores(verdict: Verdict, score_range: ScoreRange = DEFAULT_SCORE_RANGE) -> tuple[float, float] | None:
     """The verdict's two scores if they are two finite numbers within `score_range`, else None."""
     if len(verdict.score) != 2:
         return None
@@ -22,70 +38,56 @@ def valid_scores(verdict: Verdict, score_range: tuple[float, float]) -> tuple[fl
     return first, second
 
 
-def ids_in_order(verdict: Verdict) -> bool:
-    """Region ids are 0..n-1 in list order, as integers."""
-    ids = [region.get("id") if isinstance(region, dict) else None for region in verdict.edit_region or ()]
-    return all(type(found) is int and found == place for place, found in enumerate(ids))
+def _has_words(text: str) -> bool:
+    return len(text.split(None, MIN_WORDS)) >= MIN_WORDS
 
 
-def boxes_well_formed(verdict: Verdict) -> bool:
-    return all(valid_box(region) is not None for region in verdict.edit_region or ())
+def _tags_followed_by_words(reasoning: str) -> bool:
+    tags = list(TAG.finditer(reasoning))
+    ends = [tag.start() for tag in tags[1:]] + [len(reasoning)]
+    return all(_has_words(reasoning[tag.end() : end]) for tag, end in zip(tags, ends, strict=False))
 
 
-def two_scores_in_range(verdict: Verdict) -> bool:
-    return valid_scores(verdict, SCORE_RANGE) is not None
+def _values(regions: Sequence[Any], key: str) -> list[Any]:
+    return [region.get(key) if isinstance(region, dict) else None for region in regions]
 
 
-def every_region_cited(verdict: Verdict) -> bool:
-    return set(cited_ids(verdict.reasoning)) >= set(range(len(verdict.edit_region or ())))
+def failed_checks(verdict: Verdict, score_range: ScoreRange = DEFAULT_SCORE_RANGE) -> list[str]:
+    """The names of the checks that `verdict` fails, in the order of CHECKS; empty for a valid verdict.
+
+    - ids_in_order: the regions' ids are the integers 0..n-1, in list order.
+    - labels_not_empty: every region has a label, a string with more than white space.
+    - boxes_well_formed: every region has a box, see `valid_box`.
+    - two_scores_in_range: two finite numbers within `score_range`, both ends included.
+    - every_region_cited, no_cite_without_region: `<|bbox_ID|>` is in the reasoning for each region, and for nothing else.
+    - has_global_tag: `<|global|>` is in the reasoning.
+    - tags_followed_by_words: at least MIN_WORDS words after each tag, before the next one.
+    - no_tags: of `pq`, whose reasoning has nothing to cite.
+    - reasoning_not_empty: at least MIN_WORDS words beside the tags.
+
+    >>> from spatial_edit_reward import parse
+    >>> verdict = parse('{"reasoning": "No visible artifacts.", "score": [20, 11]}', "pq")
+    >>> failed_checks(verdict), failed_checks(verdict, score_range=(0, 10))
+    ([], ['two_scores_in_range'])
+    """
+    regions, reasoning = verdict.edit_region or [], verdict.reasoning
+    ids, cited = _values(regions, "id"), set(cited_ids(reasoning))
+    passed = {
+        "ids_in_order": all(type(value) is int and value == i for i, value in enumerate(ids)),
+        "labels_not_empty": all(isinstance(v, str) and not v.isspace() and v != "" for v in _values(regions, "label")),
+        "boxes_well_formed": all(valid_box(region) is not None for region in regions),
+        "two_scores_in_range": valid_scores(verdict, score_range) is not None,
+        "every_region_cited": cited >= set(range(len(regions))),
+        "no_cite_without_region": cited <= set(range(len(regions))),
+        "has_global_tag": GLOBAL_TAG in reasoning,
+        "tags_followed_by_words": _tags_followed_by_words(reasoning),
+        "no_tags": TAG.search(reasoning) is None,
+        "reasoning_not_empty": _has_words(TAG.sub(" ", reasoning)),
+    }
+    return [name for name in CHECKS[verdict.task] if not passed[name]]
 
 
-def no_cite_without_region(verdict: Verdict) -> bool:
-    return set(cited_ids(verdict.reasoning)) <= set(range(len(verdict.edit_region or ())))
-
-
-def has_global_tag(verdict: Verdict) -> bool:
-    return GLOBAL_TAG in verdict.reasoning
-
-
-def no_tags(verdict: Verdict) -> bool:
-    return TAG.search(verdict.reasoning) is None
-
-
-def tags_followed_by_words(verdict: Verdict) -> bool:
-    """Every cite and `<|global|>` is followed by at least MINIMUM_WORDS words before the next tag."""
-    tags = list(TAG.finditer(verdict.reasoning))
-    starts = [tag.start() for tag in tags[1:]] + [len(verdict.reasoning)]
-    stretches = (verdict.reasoning[tag.end() : start] for tag, start in zip(tags, starts, strict=False))
-    return all(len(stretch.split(None, MINIMUM_WORDS)) >= MINIMUM_WORDS for stretch in stretches)
-
-
-def reasoning_not_empty(verdict: Verdict) -> bool:
-    """The reasoning holds at least MINIMUM_WORDS words beside its tags."""
-    return len(TAG.sub(" ", verdict.reasoning).split(None, MINIMUM_WORDS)) >= MINIMUM_WORDS
-
-
-# task -> (check, weight); the weights of a task are shares of 1. Bad boxes and scores cost the other rewards too, so most of
-# the weight is on the reasoning, which nothing else looks at; `python -m rewards_fn audit` shows whether it is enough.
-CHECKS: dict[str, tuple[tuple[Callable[[Verdict], bool], float], ...]] = {
-    "sc": (
-        (ids_in_order, 0.05),
-        (boxes_well_formed, 0.10),
-        (two_scores_in_range, 0.10),
-        (every_region_cited, 0.10),
-        (no_cite_without_region, 0.05),
-        (has_global_tag, 0.10),
-        (tags_followed_by_words, 0.30),
-        (reasoning_not_empty, 0.20),
-    ),
-    "pq": (
-        (two_scores_in_range, 0.30),
-        (no_tags, 0.30),
-        (reasoning_not_empty, 0.40),
-    ),
-}
-
-
-def failed_checks(verdict: Verdict) -> list[str]:
-    """The names of the checks that `verdict` fails, in the table's order; empty for a valid verdict."""
-    return [check.__name__ for check, _ in CHECKS[verdict.task] if not check(verdict)]
+def score_range_per_row(score_range: ScoreRange | Sequence[ScoreRange], rows: int) -> Sequence[ScoreRange]:
+    """One range for each of `rows` rows, of a single one or of a dataset's column of them, as TRL hands it to a reward."""
+    first = score_range[0] if len(score_range) else None
+    return [score_range] * rows if isinstance(first, int | float) else score_range  # type: ignore[list-item, return-value]

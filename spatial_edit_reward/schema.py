@@ -11,6 +11,10 @@ from typing import Any, Literal
 Task = Literal["sc", "pq"]
 TASKS: tuple[Task, ...] = ("sc", "pq")
 
+# The lowest and the highest score, both included, in points.
+ScoreRange = tuple[float, float]
+DEFAULT_SCORE_RANGE: ScoreRange = (0.0, 25.0)
+
 # The keys of a task's JSON object, in the order in which they must come.
 KEYS: dict[str, tuple[str, ...]] = {"sc": ("edit_region", "reasoning", "score"), "pq": ("reasoning", "score")}
 

@@ -11,8 +11,8 @@ from data.recipe import DataRecipe
 from evaluation.recipe import EvalRecipe
 from grpo.mine import MineRecipe
 from pipeline.recipe import load_config, parse_stage, read_yaml, resolve_options
+from pipeline.rewards import read_rewards
 from pipeline.values import fields_of
-from rewards_fn.recipe import own_rewards
 from tests.conftest import ROOT
 from tools.plan.hardware import PlanRecipe, card_named, load_engine
 from tools.plan.stage import TYPES
@@ -83,7 +83,7 @@ def test_a_recipe_reads_and_writes_only_its_own_run(name):
     evaluated = read_yaml(folder / "eval.yaml")
     assert (evaluated["run_dir"], evaluated["base"]) == (run, sft["model_name_or_path"])
     assert read_yaml(folder / "mine.yaml")["run_dir"] == run
-    assert len(own_rewards(ROOT / evaluated["rewards_from"])[0]) == 3
+    assert len(read_rewards(ROOT / evaluated["rewards_from"]).rewards) == 3
     assert card_named(read_yaml(folder / "plan.yaml")["gpu"]).memory > 0
 
 

@@ -25,7 +25,7 @@ def given(run: Run) -> list[tuple[Row, Row]]:
 
 def rewards_of(run: Run) -> tuple[list[Reward], list[float]]:
     """The rewards and weights that the run was made with."""
-    return load_rewards(run.head["rewards"]["entries"]), run.head["rewards"]["weights"]
+    return load_rewards(run.head["rewards"]["entries"], run.spec.score_range), run.head["rewards"]["weights"]
 
 
 def empty_regions(pairs: Sequence[tuple[Row, Row]]) -> dict[str, float | None]:
@@ -52,7 +52,7 @@ def empty_regions(pairs: Sequence[tuple[Row, Row]]) -> dict[str, float | None]:
 def _sums(run: Run, pairs: Sequence[tuple[Row, Row]]) -> dict[str, GroupSums]:
     rewards, weights = rewards_of(run)
     rows, texts = [row for row, _ in pairs], [line["text"] for _, line in pairs]
-    scored = score_rows(rows, texts, rewards, weights)
+    scored = score_rows(rows, texts, rewards, weights, run.spec)
     return group_sums(rows, scored, [line["truncated"] for _, line in pairs], run.spec)
 
 

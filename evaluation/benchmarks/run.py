@@ -25,13 +25,12 @@ from evaluation.benchmarks.scores import Aggregation, both_rules, read_run
 from evaluation.recipe import EvalRecipe
 from pipeline.fingerprint import hash_model
 from pipeline.folders import require
-from pipeline.recipe import read_yaml
-from rewards_fn.load import RULES
-from rewards_fn.recipe import own_rewards
+from pipeline.rewards import read_rewards
+from rewards_fn.load import COLUMNS
 from spatial_edit_reward import Spec
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.files import write_json
-from spatial_edit_reward.inference.backends import Endpoint, open_backend, load_model_spec
+from spatial_edit_reward.inference.backends import Endpoint, load_model_spec, open_backend
 from spatial_edit_reward.inference.request import Backend, Request, Response
 from spatial_edit_reward.inference.store import ask_all, read_verdicts, start
 
@@ -84,9 +83,9 @@ def plan_of(recipe: EvalRecipe, asking: BenchmarkConfig, bench: str, spec: Spec,
 
 def head_of(recipe: EvalRecipe, asking: BenchmarkConfig, bench: str, plan: Plan, blind: bool) -> dict[str, Any]:
     """The first line of the result file: everything that the verdicts and their scores depend on."""
-    _, weights, _ = own_rewards(recipe.rewards_from)
-    entries = read_yaml(recipe.rewards_from)["reward_funcs"]
-    own = [entry for entry in entries if (entry if isinstance(entry, str) else next(iter(entry))) in RULES]
+    # A result file holds no images.
+    columns = set(COLUMNS) - {"images"}
+    selected = read_rewards(recipe.rewards_from, columns, plan.spec.score_range)
     return {
         "bench": bench,
         "model": asking.model,
@@ -98,7 +97,7 @@ def head_of(recipe: EvalRecipe, asking: BenchmarkConfig, bench: str, plan: Plan,
         "expected_score": asking.expected_score,
         "extra_body": asking.extra_body,
         "seed": recipe.seed,
-        "rewards": {"entries": own, "weights": weights},
+        "rewards": {"entries": selected.entries, "weights": selected.weights},
         "spec": plan.spec.model_dump(mode="json"),
         "rows": plan.rows,
     }

@@ -32,7 +32,7 @@ ROWS = [
 
 
 def sums_of(completions, truncated=None):
-    scored = score_rows(ROWS, completions, REWARDS, WEIGHTS)
+    scored = score_rows(ROWS, completions, REWARDS, WEIGHTS, SPEC)
     return group_sums(ROWS, scored, truncated or [False] * len(ROWS), SPEC)
 
 

@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from rewards_fn import box_iou, format, load_rewards, score_agreement, weighted_mean
 from rewards_fn.box_iou import matched_iou, pairwise_iou
+from rewards_fn.format import COUNTED_AS, WEIGHTS
 from spatial_edit_reward import parse, render
 from spatial_edit_reward.checks import CHECKS, failed_checks
 from tests.rewards_fn.mutations import check
@@ -74,7 +75,10 @@ FORMS = {
     said([region(0, 0, 9, 1001)]): ["boxes_well_formed"],
     said([region(9, 0, 9, 5)]): ["boxes_well_formed"],
     said([region(0, 0, 9, "9")]): ["boxes_well_formed"],
-    said(["cup"]): ["ids_in_order", "boxes_well_formed"],
+    said(["cup"]): ["ids_in_order", "labels_not_empty", "boxes_well_formed"],
+    said([{"id": 0, "bbox_2d": [0, 0, 9, 9]}]): ["labels_not_empty"],
+    said([{"id": 0, "label": " \n", "bbox_2d": [0, 0, 9, 9]}]): ["labels_not_empty"],
+    said([{"id": 0, "label": 7, "bbox_2d": [0, 0, 9, 9]}]): ["labels_not_empty"],
     said(score=(20, 26)): ["two_scores_in_range"],
     said(score=(20, "5")): ["two_scores_in_range"],
     said(reasoning="<|global|> it was done well."): ["every_region_cited"],
@@ -91,8 +95,8 @@ FORMS = {
 @pytest.mark.parametrize("completion", FORMS)
 def test_format_takes_off_the_weight_of_each_failed_check(completion):
     assert failed_checks(parse(completion, "sc")) == FORMS[completion]
-    weights = {check.__name__: weight for check, weight in CHECKS["sc"]}
-    expected = 1 - sum(weights[name] for name in FORMS[completion])
+    lost = {"boxes_well_formed" if name == "labels_not_empty" else name for name in FORMS[completion]}
+    expected = 1 - sum(WEIGHTS["sc"][name] for name in lost)
     assert math.isclose(one(format, completion), expected)
     assert (one(format, completion) == 1.0) == (not FORMS[completion])
 
@@ -103,8 +107,9 @@ def test_format_of_pq_wants_no_tags():
 
 
 def test_weights_of_the_checks_are_shares_of_one():
-    for checks in CHECKS.values():
-        assert math.isclose(sum(weight for _, weight in checks), 1.0)
+    for task, weights in WEIGHTS.items():
+        assert math.isclose(sum(weights.values()), 1.0)
+        assert {COUNTED_AS.get(name, name) for name in CHECKS[task]} == set(weights)
 
 
 def test_message_lists_and_strings_earn_the_same():

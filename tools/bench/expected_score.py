@@ -19,7 +19,7 @@ from tqdm import tqdm
 from evaluation.metrics import GroupSums, group_sums, interval, score_rows
 from evaluation.report import bare_rows, print_table
 from pipeline.figures import format_figure
-from rewards_fn.recipe import own_rewards
+from pipeline.rewards import read_rewards
 from spatial_edit_reward.inference.backends import open_backend
 from spatial_edit_reward.inference.request import Response
 from tools.bench.asked import add_options, asked, questions_about
@@ -52,8 +52,8 @@ def main() -> None:
 
     plain = bare_rows(rows)
     said = [replies[row["id"]] for row in plain]
-    rewards, weights, _ = own_rewards(recipe.rewards_from)
-    scored = score_rows(plain, [reply.text for reply in said], rewards, weights)
+    selected = read_rewards(recipe.rewards_from, score_range=spec.score_range)
+    scored = score_rows(plain, [reply.text for reply in said], selected.rewards, selected.weights, spec, rows["images"])
     smooth = [
         {**values, "scores": values["scores"] if reply.expected is None else tuple(reply.expected)}
         for values, reply in zip(scored, said, strict=True)

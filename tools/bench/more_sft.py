@@ -27,7 +27,7 @@ from evaluation.report import bare_rows, read_completions
 from pipeline.figures import format_figure
 from pipeline.folders import require
 from pipeline.recipe import load_config, read_yaml
-from rewards_fn.recipe import own_rewards
+from pipeline.rewards import read_rewards
 from spatial_edit_reward import load_spec
 
 
@@ -69,11 +69,12 @@ def main() -> None:
     file = output / "control.jsonl"
     write_verdicts("control", str(output / "sft" / "merged"), None, rows, spec, recipe.batch_size, file)
     plain = bare_rows(rows)
-    rewards, weights, _ = own_rewards(recipe.rewards_from)
+    selected = read_rewards(recipe.rewards_from, score_range=spec.score_range)
     sums = {}
     for name, verdicts in (("control", file), ("grpo", recipe.run_dir / "eval" / "grpo.jsonl")):
         completions, truncated = read_completions(verdicts, plain)
-        sums[name] = group_sums(plain, score_rows(plain, completions, rewards, weights), truncated, spec)
+        scored = score_rows(plain, completions, selected.rewards, selected.weights, spec, rows["images"])
+        sums[name] = group_sums(plain, scored, truncated, spec)
     lines = [["metric", "control", "grpo", "grpo - control"]]
     for metric in METRICS:
         both = [interval(sums[name][metric], recipe.bootstrap_samples, recipe.seed) for name in ("control", "grpo")]
