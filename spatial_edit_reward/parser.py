@@ -19,6 +19,10 @@ class ParseFailure(ValueError):  # noqa: N818 - the name of the contract
     """The completion is no verdict; the message says why."""
 
 
+class RepeatedKey(ParseFailure):
+    """An object has a key twice: which of the two values is meant cannot be known."""
+
+
 @dataclass(frozen=True)
 class Repaired:
     """A verdict got by `repair`; `changed` tells whether the completion had to be mended (`parse` would have refused it)."""
@@ -30,7 +34,7 @@ class Repaired:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = dict(pairs)
     if len(keys) != len(pairs):
-        raise ParseFailure("a key is given twice")
+        raise RepeatedKey("a key is given twice")
     return keys
 
 
@@ -38,7 +42,8 @@ def _no_constant(name: str) -> NoReturn:
     raise ParseFailure(f"{name} is no JSON number")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+# JSON without repeated keys, NaN and Infinity; raises ParseFailure for these, and what `json` raises for the rest.
+DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_no_constant)
 
 
 def _verdict(found: Any, task: Task) -> Verdict:
@@ -61,7 +66,7 @@ def parse(text: str, task: Task) -> Verdict:
     """
     text = text.strip()
     try:
-        found, end = _DECODER.raw_decode(text)
+        found, end = DECODER.raw_decode(text)
     except json.JSONDecodeError as error:
         raise ParseFailure(f"no JSON: {error.msg} at character {error.pos}") from None
     except RecursionError:
