@@ -20,7 +20,7 @@ from PIL import Image
 
 from rewards_fn.judge_prompt import consistency_in, messages_for
 from spatial_edit_reward import Task
-from spatial_edit_reward.inference.endpoint import NoAnswer, choice_of, complete, open_client
+from spatial_edit_reward.inference.endpoint import NoResponse, complete, first_choice, open_client
 from spatial_edit_reward.parser import Completion, completion_text, parse_or_none
 
 logger = logging.getLogger(__name__)
@@ -52,8 +52,8 @@ def _keep(file: Path, value: float) -> None:
 async def _ask(client: AsyncOpenAI, request: Mapping[str, Any], deadline: float) -> Outcome:
     """Sends `request`, with the client's retries, and reads the answer; never longer than `deadline` seconds."""
     try:
-        choice = choice_of(await complete(client, request, deadline))
-    except NoAnswer as reason:
+        choice = first_choice(await complete(client, request, deadline))
+    except NoResponse as reason:
         return Outcome("failed", reason=str(reason))
     if choice is None:
         return Outcome("unreadable", reason="not a chat completion")

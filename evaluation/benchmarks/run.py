@@ -32,7 +32,7 @@ from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.files import write_json
 from spatial_edit_reward.inference.backends import Endpoint, load_model_spec, open_backend
 from spatial_edit_reward.inference.request import Backend, Request, Response
-from spatial_edit_reward.inference.store import ask_all, read_verdicts, start
+from spatial_edit_reward.inference.store import create, generate_missing, read_responses
 
 FILE_NAME = "verdicts.jsonl"
 LISTED = 20
@@ -109,10 +109,10 @@ def run_one(
     """Asks, scores and reports one benchmark; whether every verdict was given. Without them figures need `partial`."""
     plan = plan_of(recipe, asking, bench, spec, blind)
     file = folder_of(recipe, bench, asking, blind) / FILE_NAME
-    start(file, head_of(recipe, asking, bench, plan, blind), asking.overwrite)
+    create(file, head_of(recipe, asking, bench, plan, blind), asking.overwrite)
     what = f"{bench}, blind" if blind else bench
-    ask_all(file, names(plan, asking.samples), plan.question, ask, asking.batch_size, what)
-    failed = failures(plan, read_verdicts(file), asking.samples)
+    generate_missing(file, names(plan, asking.samples), plan.question, ask, asking.batch_size, what)
+    failed = failures(plan, read_responses(file), asking.samples)
     tell(failed, what, file.parent / "failures.txt")
     scores = file.parent / "scores.json"
     if failed and not asking.partial:

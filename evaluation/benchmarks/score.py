@@ -15,7 +15,7 @@ from evaluation.benchmarks.strict import Scored, honest, pairwise_by_dimension
 from evaluation.benchmarks.tables import read_json_lines
 from evaluation.printed import print_table
 from spatial_edit_reward.errors import UserError
-from spatial_edit_reward.inference.store import found_head
+from spatial_edit_reward.inference.store import header_or_none
 
 PARTIAL_STATUS = 3
 Rows = Sequence[Mapping[str, Any]]
@@ -155,7 +155,7 @@ def of_published_file(bench: str, file: Path, rows_file: Path | None, resamples:
 
 def is_ours(file: Path) -> bool:
     """Whether `file` begins as a result file of a benchmark does. Raises UserError for one that cannot be read."""
-    head = found_head(file)
+    head = header_or_none(file)
     return head is not None and "bench" in head
 
 

@@ -14,8 +14,8 @@ from evaluation.benchmarks import published
 from evaluation.benchmarks.strict import Scored, honest, pairwise_by_dimension
 from spatial_edit_reward import TASKS, ParseFailure, Spec, Task, aggregate, parse, repair
 from spatial_edit_reward.checks import valid_scores
-from spatial_edit_reward.errors import UserError
-from spatial_edit_reward.inference.store import Name, read_head, read_verdicts
+from spatial_edit_reward.errors import UserError, one_line
+from spatial_edit_reward.inference.store import Name, read_header, read_responses
 
 Aggregation = Literal["weighted", "min", "mean"]
 AGGREGATIONS: tuple[Aggregation, ...] = ("weighted", "min", "mean")
@@ -37,11 +37,11 @@ class Run:
 
 def read_run(file: Path) -> Run:
     """The run in a result file. Raises UserError where it is none."""
-    head = read_head(file)
+    head = read_header(file)
     try:
-        return Run(head, Spec.model_validate(head["spec"]), read_verdicts(file))
+        return Run(head, Spec.model_validate(head["spec"]), read_responses(file))
     except (KeyError, ValueError) as error:
-        raise UserError(f"{file}: not a whole result file: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{file}: not a whole result file: {one_line(error)}") from None
 
 
 def readable_scores(line: Mapping[str, Any], spec: Spec, expected: bool) -> Pair | None:

@@ -1,25 +1,27 @@
-"""Where verdicts come from: a checkpoint through transformers or vLLM, or a model behind an OpenAI-compatible endpoint."""
+"""Where completions come from: a checkpoint through transformers or vLLM, or a model behind an OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from spatial_edit_reward import Spec, load_spec
-from spatial_edit_reward.errors import UserError
-from spatial_edit_reward.inference.request import Backend
+from spatial_edit_reward.errors import UserError, one_line
+from spatial_edit_reward.inference.dedup import Usage, deduplicated
+from spatial_edit_reward.inference.request import Backend, Request, Response, Sampling
 from spatial_edit_reward.spec import FILE_NAME
 
-BACKENDS = ("transformers", "vllm", "openai")
+BackendName = Literal["transformers", "vllm", "openai"]
+BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 
 
 class Endpoint(NamedTuple):
-    """How an endpoint is asked; its address is in OPENAI_BASE_URL, its key in OPENAI_API_KEY.
+    """How requests are sent to an endpoint; its address is in OPENAI_BASE_URL, its key in OPENAI_API_KEY.
 
-    `deadline`: seconds for one question, all `retries` included. `prices`: dollars per million prompt and completion tokens.
+    `deadline`: seconds for one request, all `retries` included. `prices`: USD per million prompt and completion tokens.
     `extra_body`: further fields of a request, such as {"max_completion_tokens": 4096} in the place of the spec's limit, for
     models that think first, or another "temperature".
     """
@@ -30,61 +32,88 @@ class Endpoint(NamedTuple):
     extra_body: Mapping[str, Any] = {}
 
 
+DEFAULT_ENDPOINT = Endpoint()
+
+
 def open_backend(
     backend: str,
     model: str,
     spec: Spec,
     *,
     batch_size: int,
+    adapter: Path | None = None,
     samples: int = 1,
     temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
     expected_score: bool = False,
-    endpoint: Endpoint | None = None,
+    endpoint: Endpoint = DEFAULT_ENDPOINT,
 ) -> Backend:
-    """Asks `model` (folder, Hub id, or name at the endpoint) with the prompts, pixels and lengths of `spec`.
+    """A backend of `model` (folder, Hub id, or name at the endpoint) with the prompts, pixels and lengths of `spec`.
 
-    `batch_size`: questions in a batch of `transformers`, under way at once at an endpoint; vLLM makes its own batches out of 16
-    times as many. Questions that would be sent alike are sent once, also from one call to the next. A call looks at 16 batches
-    of its questions at a time: a sequence that opens its pictures when it is indexed is never in memory as a whole. When the
-    process ends, a line on stderr says how many requests and tokens it took and, at an endpoint with prices, what they cost.
+    The model is loaded at the first request. Requests that are the same are sent once, also from one call to the next. When
+    the process ends, a line on stderr says how many requests and tokens it took and, at an endpoint with prices, the cost.
 
-    Raises UserError for a model that cannot be used or options that do not go together.
+    Args:
+        batch_size: requests in a batch of `transformers`, in flight at an endpoint; vLLM gets 16 times as many at a time.
+        adapter: folder of a LoRA adapter on `model`; at an endpoint it is the name that is asked for.
+        samples: how many completions of a prompt are wanted, above 1 with a `temperature` above 0 only.
+        temperature: 0 is greedy.
+        top_p: the share of probability that tokens are drawn from, 0..1.
+        seed: of sampling, together with what is asked; an endpoint does not get it.
+        expected_score: also the scores expected by the score tokens' probabilities; `transformers` only.
+
+    Raises UserError for options that do not go together, and, at the first request, for a model that cannot be used.
+
+    Example:
+        >>> backend = open_backend("transformers", "runs/tiny/merge", spec, batch_size=8)  # doctest: +SKIP
+        >>> request = Request("a", "sc", "Remove the cup.", [source, edited])  # doctest: +SKIP
+        >>> [(request, response)] = backend([request])  # doctest: +SKIP
     """
-    from spatial_edit_reward.inference.dedup import Usage, once
-
     if samples > 1 and temperature == 0:
         raise UserError(f"{samples} samples at temperature 0 would all be the same: give a temperature above 0")
     if expected_score and backend != "transformers":
         raise UserError(f"expected scores need the model's probabilities: --backend transformers, not {backend}")
-    if backend == "transformers":
-        from spatial_edit_reward.inference.transformers_backend import open_transformers
+    if backend not in BACKENDS:
+        raise UserError(f"{backend}: no such backend; there are {', '.join(BACKENDS)}")
+    sampling = Sampling(temperature, top_p) if temperature > 0 else None
 
-        ask = open_transformers(model, spec, batch_size, temperature, expected_score)
-    elif backend == "vllm":
-        from spatial_edit_reward.inference.vllm_backend import open_vllm
+    def load() -> Backend:
+        if backend == "transformers":
+            from spatial_edit_reward.inference.transformers_backend import open_transformers
 
-        ask = open_vllm(model, spec, temperature)
-    elif backend == "openai":
+            return open_transformers(model, adapter, spec, batch_size, sampling, seed, expected_score)
+        if backend == "vllm":
+            from spatial_edit_reward.inference.vllm_backend import open_vllm
+
+            return open_vllm(model, adapter, spec, batch_size, sampling, seed)
         try:
             from spatial_edit_reward.inference.openai_backend import open_openai
         except ImportError as error:
             raise UserError(f"an endpoint needs the package {error.name}: pip install '.[judge]'") from None
+        return open_openai(str(adapter or model), spec, batch_size, sampling, endpoint)
 
-        ask = open_openai(model, spec, batch_size, temperature, endpoint or Endpoint())
-    else:
-        raise UserError(f"{backend}: no such backend; there are {', '.join(BACKENDS)}")
-    usage, prices = Usage(), endpoint.prices if endpoint else None
-    atexit.register(lambda: print(f"{model}: {usage.line(prices)}", file=sys.stderr) if usage.questions else None)
-    return once(ask, spec, temperature, 16 * batch_size, usage)
+    loaded: list[Backend] = []
+
+    def generate(requests: Iterable[Request]) -> Iterator[tuple[Request, Response]]:
+        if not loaded:
+            loaded.append(load())
+        yield from loaded[0](requests)
+
+    usage = Usage()
+    atexit.register(
+        lambda: print(f"{model}: {usage.summary(endpoint.prices)}", file=sys.stderr) if usage.sent else None
+    )
+    return deduplicated(generate, spec, temperature, usage)
 
 
-def load_model_spec(model: str, named: Path | None) -> Spec:
-    """The spec in `named` (a folder, or its verdict.json), else the one beside the checkpoint `model`, a folder or a Hub id.
+def load_model_spec(model: str, folder: Path | None) -> Spec:
+    """The spec in `folder` (which may be its verdict.json), else the one beside the checkpoint `model`, a folder or a Hub id.
 
     Raises UserError or SpecError where there is none.
     """
-    if named is not None:
-        return load_spec(named.parent if named.name == FILE_NAME else named)
+    if folder is not None:
+        return load_spec(folder.parent if folder.name == FILE_NAME else folder)
     if Path(model).is_dir():
         return load_spec(Path(model))
     from huggingface_hub import hf_hub_download
@@ -95,6 +124,6 @@ def load_model_spec(model: str, named: Path | None) -> Spec:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         raise UserError(
             f"{model}: no {FILE_NAME} with it, so its prompts and limits are unknown: name a folder that has one (--spec); "
-            f"{' '.join(str(error).split())[:160]}"
+            f"{one_line(error, 160)}"
         ) from None
     return load_spec(Path(file).parent)

@@ -1,4 +1,4 @@
-"""Asking an OpenAI-compatible endpoint: for the judge, and for models that are evaluated there. Needs openai."""
+"""Chat completions from an OpenAI-compatible endpoint: for the judge, and for models that are evaluated there. Needs openai."""
 
 from __future__ import annotations
 
@@ -7,11 +7,36 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from openai import AsyncOpenAI, OpenAIError
+import httpx
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
+
+from spatial_edit_reward.errors import one_line
+
+MAX_BODY = 8 * 2**20  # bytes of a response's body, decompressed
 
 
-class NoAnswer(Exception):  # noqa: N818 - it may be nobody's error
+class NoResponse(Exception):  # noqa: N818 - it may be nobody's error
     """A request came to nothing, after every retry; the message says why."""
+
+
+class BoundedClient(DefaultAsyncHttpxClient):
+    """Reads at most MAX_BODY bytes of a body, decompressed, whatever a server sends."""
+
+    async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
+        response = await super().send(request, stream=True, **options)
+        if stream:
+            return response
+        body = bytearray()
+        try:
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise httpx.DecodingError(f"a body of more than {MAX_BODY} bytes", request=request)
+        finally:
+            await response.aclose()
+        encoding = ("content-encoding", "content-length", "transfer-encoding")
+        headers = {name: value for name, value in response.headers.items() if name not in encoding}
+        return httpx.Response(response.status_code, headers=headers, content=bytes(body), request=request)
 
 
 def open_client(base_url: str | None, api_key_env: str, retries: int, deadline: float) -> AsyncOpenAI:
@@ -20,28 +45,30 @@ def open_client(base_url: str | None, api_key_env: str, retries: int, deadline: 
     `api_key_env`: the environment variable with the key; where it is not set, none is needed. `retries`: of a request, after
     connection errors and the statuses 408, 409, 429 and 5xx, with growing pauses. `deadline`: seconds for one try.
     """
-    secret = os.environ.get(api_key_env) or "none"  # the library insists on a key
-    return AsyncOpenAI(base_url=base_url, api_key=secret, max_retries=retries, timeout=deadline)
+    key = os.environ.get(api_key_env) or "none"  # the library insists on a key
+    client = BoundedClient(timeout=deadline)
+    return AsyncOpenAI(base_url=base_url, api_key=key, max_retries=retries, timeout=deadline, http_client=client)
 
 
 async def complete(client: AsyncOpenAI, request: Mapping[str, Any], deadline: float) -> Any:
-    """What the endpoint answers to a chat completion `request`, unchecked, within `deadline` seconds, all retries included.
+    """The endpoint's response to a chat completion `request`, unchecked, within `deadline` seconds, all retries included.
 
-    Raises NoAnswer.
+    Raises NoResponse.
     """
     try:
         async with asyncio.timeout(deadline):
             return await client.chat.completions.create(**request)
     except TimeoutError:
-        raise NoAnswer(f"no answer within {deadline:g} s") from None
-    except (OpenAIError, ValueError) as error:  # ValueError: a body that is no JSON
-        raise NoAnswer(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
+        raise NoResponse(f"no response within {deadline:g} s") from None
+    except (OpenAIError, ValueError, RecursionError) as error:  # a body that is no JSON, or nested too deep
+        cause = f": {error.__cause__}" if isinstance(error.__cause__, httpx.HTTPError) else ""
+        raise NoResponse(f"{type(error).__name__}: {one_line(f'{error}{cause}')}") from None
 
 
-def choice_of(response: Any) -> Any | None:
-    """The first choice of a chat completion, with a message; None where `response` is none (the library does not check)."""
+def first_choice(completion: Any) -> Any | None:
+    """The first choice of a chat completion, with a message; None where `completion` is none (the library does not check)."""
     try:
-        choice = response.choices[0]
+        choice = completion.choices[0]
         return None if choice.message is None else choice
     except (AttributeError, IndexError, TypeError):
         return None

@@ -1,16 +1,24 @@
-"""Verdicts from a local checkpoint, in batches: greedy, or sampled."""
+"""Completions of a loaded checkpoint, in batches: greedy, or sampled."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
-from transformers import Cache, PreTrainedModel, ProcessorMixin, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    BatchFeature,
+    Cache,
+    PreTrainedModel,
+    ProcessorMixin,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from spatial_edit_reward.inference.model import vision_token_ids
+from spatial_edit_reward.inference.request import Sampling
 
 
 @dataclass(frozen=True)
@@ -21,19 +29,11 @@ class Completion:
     truncated: bool
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How completions are drawn: temperature above 0, and the share of probability 0..1 that tokens are drawn from."""
-
-    temperature: float
-    top_p: float
-
-
 class Generated(NamedTuple):
-    """A batch as it was generated, with what is needed to look at it again.
+    """A generated batch, with what a further pass over it needs.
 
     `inputs`: what the processor made of the prompts, padded left. `tokens`: (batch, new) ids, padded after their end.
-    `lengths`: how many of them each row wrote, the end of its turn included. `cache`: keys and values of the prompts and of all
+    `lengths`: each row's number of new tokens, the end of its turn included. `cache`: keys and values of the prompts and of all
     tokens but the last.
     """
 
@@ -62,14 +62,20 @@ def generate(
     images: Sequence[Sequence[Image.Image]],
     max_new_tokens: int,
     sampling: Sampling | None = None,
-    enough: float = 1.0,
 ) -> list[Completion]:
     """The completion of each chat, `images[i]` filling the placeholders of `messages[i]`; one batch, padded left.
 
-    Greedy without `sampling`; with it, as torch's generator has been seeded. `enough`: the share of the batch, 0..1, at whose
-    end the others are cut off too.
+    Greedy without `sampling`; with it, as torch's generator has been seeded.
     """
-    return generate_batch(model, processor, messages, images, max_new_tokens, sampling, enough).completions
+    return generate_batch(model, processor, messages, images, max_new_tokens, sampling).completions
+
+
+def prepare(
+    processor: ProcessorMixin, messages: Sequence[list[dict[str, Any]]], images: Sequence[Sequence[Image.Image]]
+) -> BatchFeature:
+    """The tensors of the chats' prompts, padded to one length, `images[i]` filling the placeholders of `messages[i]`."""
+    texts = processor.apply_chat_template(list(messages), add_generation_prompt=True)
+    return processor(text=texts, images=[list(group) for group in images], padding=True, return_tensors="pt")
 
 
 @torch.inference_mode()
@@ -82,11 +88,9 @@ def generate_batch(
     sampling: Sampling | None = None,
     enough: float = 1.0,
 ) -> Generated:
-    """What `generate` does, with tokens and cache."""
+    """What `generate` does, with tokens and cache. `enough`: the share of the batch, 0..1, at whose end the rest is cut off."""
     model.eval()
-    texts = processor.apply_chat_template(list(messages), add_generation_prompt=True)
-    inputs = processor(text=texts, images=[list(group) for group in images], padding=True, return_tensors="pt")
-    inputs = inputs.to(model.device)
+    inputs = prepare(processor, messages, images).to(model.device)
     start = inputs["input_ids"].shape[1]
     ids = [processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id]
     last = torch.tensor(ids, device=model.device)
@@ -109,9 +113,3 @@ def generate_batch(
     decoded = processor.batch_decode(new, skip_special_tokens=True)
     completions = [Completion(text, not ended) for text, ended in zip(decoded, ends, strict=True)]
     return Generated(dict(inputs), new, lengths, out.past_key_values, completions)
-
-
-def in_batches(count: int, size: int) -> Iterator[range]:
-    """Index ranges of at most `size` that cover `count` items."""
-    for start in range(0, count, size):
-        yield range(start, min(start + size, count))

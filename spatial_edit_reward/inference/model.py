@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -15,7 +16,7 @@ from transformers import (
     ProcessorMixin,
 )
 
-from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.errors import UserError, one_line
 from spatial_edit_reward.inference.attention import best_attention
 from spatial_edit_reward.spec import Spec
 
@@ -31,7 +32,7 @@ def load_processor(name: str, spec: Spec) -> ProcessorMixin:
     try:
         processor = AutoProcessor.from_pretrained(name, padding_side="left")
     except (OSError, ValueError) as error:
-        raise UserError(f"{name}: no processor there: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{name}: no processor there: {one_line(error)}") from None
     images = processor.image_processor
     side = images.patch_size * images.merge_size
     if side != spec.pixels.multiple:
@@ -61,10 +62,27 @@ def load_model(
             quantization_config=quantized,
         )
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"{name}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"{name}: cannot be loaded: {one_line(error, 300)}") from None
     if os.environ.get("RANK", "0") == "0":
         print(f"{name}: attention by {kernel} ({why})", flush=True)
     return model
+
+
+def load_for_inference(name: str, spec: Spec, adapter: Path | None = None) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """(model, processor) of a checkpoint in its own dtype, on this process's GPU where there is one, `adapter` at work on it.
+
+    Raises UserError where one of them cannot be loaded.
+    """
+    processor = load_processor(name, spec)
+    model = load_model(name, "auto", None).to(PartialState(cpu=not torch.cuda.is_available()).device)
+    if adapter is not None:
+        from peft import PeftModel
+
+        try:
+            model = PeftModel.from_pretrained(model, str(adapter))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{adapter}: no adapter for {name}: {one_line(error)}") from None
+    return model.eval(), processor
 
 
 def vision_token_ids(processor: ProcessorMixin) -> list[int]:

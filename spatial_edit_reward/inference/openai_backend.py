@@ -1,91 +1,100 @@
-"""Verdicts from a model behind an OpenAI-compatible endpoint, hosted or a server of one's own, several questions at once."""
+"""Completions of a model behind an OpenAI-compatible endpoint, hosted or a server of one's own, several requests at once."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from spatial_edit_reward import Spec
-from spatial_edit_reward.draw import picture_part
+from spatial_edit_reward.draw import image_part
 from spatial_edit_reward.inference.backends import Endpoint
-from spatial_edit_reward.inference.endpoint import NoAnswer, choice_of, complete, open_client
-from spatial_edit_reward.inference.request import Backend, Request, Response
+from spatial_edit_reward.inference.endpoint import NoResponse, complete, first_choice, open_client
+from spatial_edit_reward.inference.request import Backend, Request, Response, Sampling
 
 logger = logging.getLogger(__name__)
 SHOWN_REASONS, SHOWN_KEYS = 5, 10
+Failed = str  # why there is no response
 
 
-def request_of(question: Request, model: str, spec: Spec, temperature: float, endpoint: Endpoint) -> dict[str, Any]:
-    """The chat completion request: one user turn, the pictures first, without loss, then the spec's prompt."""
+def request_body(
+    request: Request, model: str, spec: Spec, sampling: Sampling | None, endpoint: Endpoint
+) -> dict[str, Any]:
+    """The chat completion request: one user turn, the images first, without loss, then the spec's prompt."""
     # Half of a surrogate pair can be held by a Python string and not by a request.
-    text = spec.prompt(question.task, question.instruction).encode(errors="replace").decode()
-    content = [*(picture_part(image) for image in question.images), {"type": "text", "text": text}]
-    request: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": content}]}
-    request |= {"temperature": temperature, "extra_body": dict(endpoint.extra_body)}
+    text = spec.prompt(request.task, request.instruction).encode(errors="replace").decode()
+    content = [*(image_part(image) for image in request.images), {"type": "text", "text": text}]
+    body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": content}]}
+    body["temperature"] = sampling.temperature if sampling else 0.0
+    if sampling and sampling.top_p < 1:
+        body["top_p"] = sampling.top_p
     # Own servers know the one name, hosted models that think first only the other.
     if "max_completion_tokens" not in endpoint.extra_body:
-        request["max_tokens"] = spec.max_new_tokens
-    return request
+        body["max_tokens"] = spec.max_new_tokens
+    return body | {"extra_body": dict(endpoint.extra_body)}
 
 
-def reply_in(response: Any) -> Response | None:
-    """The reply that a chat completion holds; None where `response` is none. No text, as after a refusal, is an empty reply."""
-    choice = choice_of(response)
+def read_response(completion: Any) -> Response | None:
+    """The response that a chat completion holds, with no text after a refusal; None where `completion` is none."""
+    choice = first_choice(completion)
     text = getattr(choice.message, "content", None) if choice is not None else None
     if choice is None or not isinstance(text, str | None):
         return None
-    usage = getattr(response, "usage", None)
+    usage = getattr(completion, "usage", None)
     counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
-    prompt, completion = (count if isinstance(count, int) else 0 for count in counts)
-    return Response(text or "", getattr(choice, "finish_reason", None) == "length", None, prompt, completion)
+    prompt, new = (count if isinstance(count, int) else 0 for count in counts)
+    return Response(text or "", getattr(choice, "finish_reason", None) == "length", None, prompt, new)
 
 
-def open_openai(model: str, spec: Spec, concurrency: int, temperature: float, endpoint: Endpoint) -> Backend:
-    """Asks `model` at the endpoint of OPENAI_BASE_URL, `concurrency` questions at once.
+def open_openai(model: str, spec: Spec, concurrency: int, sampling: Sampling | None, endpoint: Endpoint) -> Backend:
+    """`model` at the endpoint of OPENAI_BASE_URL, `concurrency` requests at once.
 
-    A question without an answer after every retry is left out, and a warning says why, with its key.
+    A request without a response after every retry is left out, and a warning says why, with its key.
     """
 
-    async def answer(question: Request, client: Any, places: asyncio.Semaphore) -> tuple[Request, Response | str]:
-        async with places:
-            request = await asyncio.to_thread(request_of, question, model, spec, temperature, endpoint)
-            try:
-                reply = reply_in(await complete(client, request, endpoint.deadline))
-            except NoAnswer as reason:
-                return question, str(reason)
-        return question, "not a chat completion" if reply is None else reply
+    async def send(request: Request, client: Any) -> tuple[Request, Response | Failed]:
+        body = await asyncio.to_thread(request_body, request, model, spec, sampling, endpoint)
+        try:
+            response = read_response(await complete(client, body, endpoint.deadline))
+        except NoResponse as error:
+            return request, str(error)
+        return request, "not a chat completion" if response is None else response
 
-    def ask(questions: Sequence[Request]) -> Iterator[tuple[Request, Response]]:
+    async def open_in_loop() -> Any:
+        return open_client(None, "OPENAI_API_KEY", endpoint.retries, endpoint.deadline)
+
+    def generate(requests: Iterable[Request]) -> Iterator[tuple[Request, Response]]:
         failed: dict[str, list[str]] = defaultdict(list)
+        remaining = iter(requests)
         with asyncio.Runner() as runner:
-            # Made within the loop that they belong to.
-            async def begin() -> tuple[Any, set[asyncio.Task[tuple[Request, Response | str]]]]:
-                client = open_client(None, "OPENAI_API_KEY", endpoint.retries, endpoint.deadline)
-                places = asyncio.Semaphore(concurrency)
-                return client, {asyncio.create_task(answer(question, client, places)) for question in questions}
-
-            client, left = runner.run(begin())
-            while left:
-                done, left = runner.run(asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED))
-                for question, reply in (task.result() for task in done):
-                    if isinstance(reply, str):
-                        failed[reply].append(question.key)
+            client = runner.run(open_in_loop())
+            in_flight: set[asyncio.Task[tuple[Request, Response | Failed]]] = set()
+            while True:
+                for request in islice(remaining, concurrency - len(in_flight)):
+                    in_flight.add(runner.get_loop().create_task(send(request, client)))
+                if not in_flight:
+                    break
+                done, in_flight = runner.run(asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED))
+                for request, response in (task.result() for task in done):
+                    if isinstance(response, Failed):
+                        failed[response].append(request.key)
                     else:
-                        yield question, reply
+                        yield request, response
             runner.run(client.close())
         _warn(failed, f"{model} at {client.base_url}")
 
-    return ask
+    return generate
 
 
-def _warn(failed: dict[str, list[str]], who: str) -> None:
+def _warn(failed: dict[str, list[str]], name: str) -> None:
     """One warning for each of the most frequent reasons, with keys."""
-    for reason, keys in sorted(failed.items(), key=lambda item: -len(item[1]))[:SHOWN_REASONS]:
+    by_count = sorted(failed.items(), key=lambda item: -len(item[1]))
+    for reason, keys in by_count[:SHOWN_REASONS]:
         more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-        logger.warning("%s: no answer to %s%s: %s", who, ", ".join(keys[:SHOWN_KEYS]), more, reason)
-    rest = sum(map(len, failed.values())) - sum(sorted(map(len, failed.values()))[-SHOWN_REASONS:])
+        logger.warning("%s: no response for %s%s: %s", name, ", ".join(keys[:SHOWN_KEYS]), more, reason)
+    rest = sum(len(keys) for _, keys in by_count[SHOWN_REASONS:])
     if rest:
-        logger.warning("%s: no answer to %d more, for other reasons", who, rest)
+        logger.warning("%s: no response for %d more, for other reasons", name, rest)

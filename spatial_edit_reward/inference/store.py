@@ -1,105 +1,109 @@
-"""A result file: one JSON line that says what is asked, then one line per verdict as it arrives. Append-only.
+"""The store of responses: a JSON line that says what is asked (the header), then one line per response as it arrives.
 
-Verdicts are named by `key`, a hash of the prompt and the pictures, and `sample`, so that a question is asked once however often
-it occurs, and a run that was killed goes on where it was. Several processes may write: each takes whole shards of the
-questions, held by a lock that the system drops when the process dies.
+Append-only. Responses are named by `key`, a hash of the prompt and the images, and `sample`, so that a request is sent once
+however often it occurs, and a run that was killed goes on where it was. Several processes may share a file, of one launch or
+started by hand: each takes whole shards of the requests, held by a lock that the system drops when the process dies.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.files import differences
 from spatial_edit_reward.inference.request import Backend, Request
 
-# Byte of the lock file that is held while lines are written; byte 1 + i stands for shard i.
-WRITING = 0
+# Shards that a process holds at once, each by an open file.
+MAX_HELD = 64
 Name = tuple[str, int]
 
 
-def found_head(file: Path) -> dict[str, Any] | None:
-    """The first line of a result file; None where the file is another. Raises UserError for one that cannot be read."""
+@contextmanager
+def _one_line_errors(file: Path) -> Iterator[None]:
+    """Makes a full disk and the like a UserError."""
     try:
-        with file.open() as opened:
-            head = json.loads(opened.readline())
+        yield
+    except Timeout:
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{file}: {reason}; its responses are kept: run the same command to continue") from None
+
+
+def header_or_none(file: Path) -> dict[str, Any] | None:
+    """The header of a file of responses; None where the file is another. Raises UserError for one that cannot be read."""
+    try:
+        with file.open("rb") as opened:
+            header = json.loads(opened.readline())
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
         return None
-    return head if isinstance(head, dict) and "rows" in head else None
+    return header if isinstance(header, dict) and "model" in header else None
 
 
-def read_head(file: Path) -> dict[str, Any]:
-    """The first line of a result file. Raises UserError where there is none."""
-    head = found_head(file)
-    if head is None:
-        raise UserError(f"{file}: not a result file: its first line does not say what was asked")
-    return head
+def read_header(file: Path) -> dict[str, Any]:
+    """The header of a file of responses. Raises UserError where there is none."""
+    header = header_or_none(file)
+    if header is None:
+        raise UserError(f"{file}: not a file of responses: its first line does not say what was asked")
+    return header
 
 
-def read_verdicts(file: Path) -> dict[Name, dict[str, Any]]:
-    """(key, sample) -> line of every verdict in `file`. A line that a kill cut off is left out: it will be asked again."""
-    found = {}
+def _responses(file: Path, start: int) -> Iterator[tuple[int, Name, dict[str, Any]]]:
+    """(where its line ends, name, content) of every response behind byte `start`; what is no response is passed over.
+
+    Lines end with a line feed alone: a text may hold U+2028 and other separators as they are.
+    """
     with file.open("rb") as opened:
-        opened.readline()
+        opened.seek(start)
         for line in opened:
+            start += len(line)
             try:
-                verdict = json.loads(line)
-                found[verdict["key"], verdict["sample"]] = verdict
-            except (ValueError, TypeError, KeyError):
+                content = json.loads(line)
+                name = content["key"], content["sample"]
+            except (ValueError, TypeError, KeyError, RecursionError):
                 continue
-    return found
+            yield start, name, content
 
 
-@contextmanager
-def _lock(file: Path) -> Iterator[int]:
-    """A descriptor of the lock file beside `file`: one for all of a process's locks, which closing would drop."""
-    descriptor = os.open(f"{file}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def read_responses(file: Path) -> dict[Name, dict[str, Any]]:
+    """(key, sample) -> line of every response in `file`. A line that a kill cut off is left out: it is asked for again."""
+    with _one_line_errors(file):
+        return {name: content for _, name, content in _responses(file, 0)}
 
 
-@contextmanager
-def _held(descriptor: int, byte: int, wait: bool) -> Iterator[bool]:
-    """Whether the lock on `byte` was got; without `wait` it is not where another process has it."""
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, byte)
-    except BlockingIOError:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, byte)
+def _lock(file: Path, name: str) -> FileLock:
+    """The lock `name` of `file`, not yet held; lock files stay, in a hidden folder beside it."""
+    folder = file.with_name(f".{file.name}.locks")
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"{name}.lock")
 
 
-def start(file: Path, head: dict[str, Any], overwrite: bool) -> None:
-    """Makes `file` with its head, whole or not at all; one that is there, with verdicts in it, must have the same.
+def create(file: Path, header: dict[str, Any], overwrite: bool = False) -> None:
+    """Makes `file` with its `header`, in one step; one that is there, with responses in it, must have the same.
 
     Raises UserError where it holds other work.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(file) as descriptor, _held(descriptor, WRITING, wait=True):
+    with _one_line_errors(file), _lock(file, "write"):
         if file.exists() and not overwrite:
-            changed = differences(read_head(file), json.loads(json.dumps(head)))
-            if changed and read_verdicts(file):
-                said = "; ".join(line if len(line) < 200 else line[:200] + " ..." for line in changed)
-                raise UserError(f"{file} holds verdicts of something else ({said}): OVERWRITE=1 starts over")
+            changed = differences(read_header(file), json.loads(json.dumps(header)))
+            if changed and read_responses(file):
+                shown = "; ".join(line if len(line) < 200 else line[:200] + " ..." for line in changed)
+                raise UserError(f"{file} holds responses to something else ({shown}): OVERWRITE=1 starts over")
             if not changed:
                 return
         partial = file.with_name(f"{file.name}.partial")
-        partial.write_text(json.dumps(head, ensure_ascii=False) + "\n")
+        partial.write_text(json.dumps(header) + "\n")
         os.replace(partial, file)
 
 
@@ -109,57 +113,71 @@ def shards(names: Sequence[Name]) -> list[Sequence[Name]]:
     return [names[first : first + size] for first in range(0, len(names), size)]
 
 
-def ask_all(
+def generate_missing(
     file: Path,
     names: Sequence[Name],
-    question: Callable[[Name], Request | None],
-    ask: Backend,
+    make_request: Callable[[Name], Request | None],
+    backend: Backend,
     batch_size: int,
-    what: str,
+    desc: str,
 ) -> None:
-    """Asks every question of `names` that `file` has no verdict for, and appends each answer as it comes.
+    """Asks `backend` for every response of `names` that `file` lacks, and appends each as it comes.
 
-    Synced to disk once per `batch_size` answers. Shards that another process works on are waited for at the end, and taken
-    over should it die. What `question` has no pictures for (None) and what `ask` leaves out stays missing.
+    Synced to disk once per `batch_size` responses. Shards that another process works on are waited for at the end, and taken
+    over should it die. What `make_request` has no images for (None) and what `backend` leaves out stays missing. Where nothing
+    is missing, `backend` is not called. Raises UserError where `file` cannot be written; the same call then goes on.
     """
     parts = shards(names)
-    left = set(range(len(parts)))
-    with _lock(file) as descriptor, tqdm(total=len(names), desc=what, unit="verdict", smoothing=0.05) as bar:
+    remaining, missing, end = list(range(len(parts))), set(names), 0
+
+    def claim(held: ExitStack, wait: bool) -> Iterator[Request]:
+        """The missing requests of shards that no other process has, up to MAX_HELD; with `wait`, those of the next shard."""
+        nonlocal end
+        claimed = 0
+        for number in list(remaining):
+            try:
+                with _one_line_errors(file):
+                    held.enter_context(_lock(file, str(number)).acquire(blocking=wait))
+                    new = [(end, name) for end, name, _ in _responses(file, end)]
+            except Timeout:
+                continue
+            remaining.remove(number)
+            for _, name in new:
+                bar.update(name in missing)
+                missing.discard(name)
+            end = new[-1][0] if new else end
+            for name in parts[number]:
+                if name in missing and (request := make_request(name)) is not None:
+                    yield request
+            claimed += 1
+            if claimed == (1 if wait else MAX_HELD):
+                return
+
+    with tqdm(total=len(names), desc=desc, unit="response", smoothing=0.05) as bar:
         for wait in (False, True):
-            for number in sorted(left):
-                with _held(descriptor, 1 + number, wait) as mine:
-                    if not mine:
+            before = -1
+            while remaining and len(remaining) != before:
+                before = len(remaining)
+                with ExitStack() as held:
+                    requests = claim(held, wait)
+                    if (first := next(requests, None)) is None:
                         continue
-                    left.discard(number)
-                    done = read_verdicts(file)
-                    bar.update(sum(name in done for name in names) - bar.n)
-                    asked = [question(name) for name in parts[number] if name not in done]
-                    askable = [one for one in asked if one is not None]
-                    for count, (one, reply) in enumerate(ask(askable) if askable else (), 1):
-                        with _held(descriptor, WRITING, wait=True):
-                            line = {"key": one.key, "sample": one.sample, "task": one.task, **reply._asdict()}
-                            _append(file, line, sync=count % batch_size == 0)
-                        bar.update()
-                    _sync(file)
+                    for count, (request, response) in enumerate(backend(chain([first], requests)), 1):
+                        line = {"key": request.key, "sample": request.sample, "task": request.task}
+                        _append(file, line | response._asdict(), sync=count % batch_size == 0)
+                        bar.update((request.key, request.sample) in missing)
+                        missing.discard((request.key, request.sample))
+                    _append(file, None, sync=True)
 
 
-def _append(file: Path, line: dict[str, Any], sync: bool) -> None:
+def _append(file: Path, line: dict[str, Any] | None, sync: bool) -> None:
     """Writes `line` at the end of `file`, on a line of its own also where a kill left half a line."""
-    descriptor = os.open(file, os.O_RDWR | os.O_APPEND)
-    try:
-        size = os.fstat(descriptor).st_size
-        broken = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        content = ("\n" if broken else "") + json.dumps(line, ensure_ascii=False) + "\n"
-        os.write(descriptor, content.encode())
+    with _one_line_errors(file), _lock(file, "write").acquire(poll_interval=0.005), file.open("rb+") as opened:
+        if line is not None:
+            opened.seek(max(0, opened.seek(0, os.SEEK_END) - 1))
+            start = b"" if opened.read(1) in (b"\n", b"") else b"\n"
+            # In ASCII, in which half of a surrogate pair can be written too.
+            opened.write(start + json.dumps(line).encode() + b"\n")
+            opened.flush()
         if sync:
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            os.fsync(opened.fileno())

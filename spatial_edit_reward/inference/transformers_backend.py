@@ -1,50 +1,76 @@
-"""Verdicts through transformers, on a GPU or a CPU, in batches, with expected scores where they are asked for."""
+"""Completions through transformers, on a GPU or a CPU, in batches, with expected scores where they are asked for."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import torch
-from accelerate import PartialState
 
 from spatial_edit_reward import Spec
 from spatial_edit_reward.chat import prompt_messages
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.inference.expected_score import digits_stand_alone, expected_scores
-from spatial_edit_reward.inference.generation import Sampling, generate_batch, in_batches
-from spatial_edit_reward.inference.model import load_model, load_processor
-from spatial_edit_reward.inference.request import Backend, Request, Response
+from spatial_edit_reward.inference.generation import generate_batch
+from spatial_edit_reward.inference.model import load_for_inference
+from spatial_edit_reward.inference.request import Backend, Request, Response, Sampling, batched
+
+ENOUGH = 7 / 8  # of a batch's completions: when they have ended, the others are cut off
+WINDOW = 16  # batches whose requests are looked at together, and as many are put off at most
 
 
 def open_transformers(
-    model_name: str, spec: Spec, batch_size: int, temperature: float, expected_score: bool
+    name: str,
+    adapter: Path | None,
+    spec: Spec,
+    batch_size: int,
+    sampling: Sampling | None,
+    seed: int,
+    expected_score: bool,
 ) -> Backend:
-    """The checkpoint `model_name`, loaded. Raises UserError where it cannot be, or cannot give expected scores."""
-    processor = load_processor(model_name, spec)
+    """The checkpoint `name`, loaded. Raises UserError where it cannot be, or cannot give expected scores.
+
+    A batch takes as long as its longest completion. So without `sampling` a batch ends with the last but a few, and what was
+    cut off there is generated again, with its like, up to the limit.
+    """
+    model, processor = load_for_inference(name, spec, adapter)
     if expected_score and not digits_stand_alone(processor):
-        raise UserError(f"{model_name}: expected scores need a tokenizer that writes every digit as a token of its own")
-    device = PartialState(cpu=not torch.cuda.is_available()).device
-    model = load_model(model_name, "auto", None).to(device)
-    sampling = Sampling(temperature, top_p=1.0) if temperature > 0 else None
+        raise UserError(f"{name}: expected scores need a tokenizer that writes every digit as a token of its own")
 
-    def ask(questions: Sequence[Request]) -> Iterator[tuple[Request, Response]]:
-        # More pictures first: prompts of a length share a batch, and what does not fit in memory shows at once.
-        ordered = sorted(questions, key=lambda question: -len(question.images))
-        for places in in_batches(len(ordered), batch_size):
-            part = [ordered[place] for place in places]
-            if sampling is not None:  # by what is asked, so that it does not matter what came before
-                named = "\0".join(f"{question.key} {question.sample}" for question in part)
-                torch.manual_seed(int.from_bytes(hashlib.blake2b(named.encode(), digest_size=6).digest()))
-            chats = [prompt_messages(one.task, one.instruction, spec, len(one.images)) for one in part]
-            images = [question.images for question in part]
-            batch = generate_batch(model, processor, chats, images, spec.max_new_tokens, sampling)
-            tasks = [question.task for question in part]
-            expected: list[list[float] | None] = [None] * len(part)
-            if expected_score:
-                expected = expected_scores(model, processor, batch, tasks, spec.score_range)
-            lengths = batch.inputs["attention_mask"].sum(1).tolist()
-            for row, (question, said) in enumerate(zip(part, batch.completions, strict=True)):
-                yield question, Response(said.text, said.truncated, expected[row], lengths[row], batch.lengths[row])
+    def run(batch: Sequence[Request], enough: float) -> Iterator[tuple[Request, Response]]:
+        if sampling is not None:  # by what is asked, so that it does not matter what came before
+            names = "\0".join(f"{request.key} {request.sample}" for request in batch)
+            torch.manual_seed(int.from_bytes(hashlib.blake2b(names.encode(), digest_size=6).digest()) + seed)
+        chats = [prompt_messages(one.task, one.instruction, spec, len(one.images)) for one in batch]
+        images = [request.images for request in batch]
+        generated = generate_batch(model, processor, chats, images, spec.max_new_tokens, sampling, enough)
+        expected: list[list[float] | None] = [None] * len(batch)
+        if expected_score:
+            tasks = [request.task for request in batch]
+            expected = expected_scores(model, processor, generated, tasks, spec.score_range)
+        prompts = generated.inputs["attention_mask"].sum(1).tolist()
+        for i, (request, done) in enumerate(zip(batch, generated.completions, strict=True)):
+            yield request, Response(done.text, done.truncated, expected[i], prompts[i], generated.lengths[i])
 
-    return ask
+    def generate(requests: Iterable[Request]) -> Iterator[tuple[Request, Response]]:
+        cut_off: list[Request] = []
+
+        def again() -> Iterator[tuple[Request, Response]]:
+            for batch in batched(cut_off, batch_size):
+                yield from run(batch, 1.0)
+            cut_off.clear()
+
+        for window in batched(requests, WINDOW * batch_size):
+            # More images first: prompts of a length share a batch, and what does not fit in memory shows at once.
+            for batch in batched(sorted(window, key=lambda request: -len(request.images)), batch_size):
+                for request, response in run(batch, ENOUGH if sampling is None else 1.0):
+                    if response.truncated and sampling is None:
+                        cut_off.append(request)
+                    else:
+                        yield request, response
+            if len(cut_off) >= WINDOW * batch_size:
+                yield from again()
+        yield from again()
+
+    return generate

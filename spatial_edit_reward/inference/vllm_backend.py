@@ -1,13 +1,15 @@
-"""Verdicts through vLLM on this machine's GPUs, with its prefix and multimodal caches, and their hit rates said.
+"""Completions through vLLM on this machine's GPUs, with its prefix and multimodal caches, whose hit rates are printed.
 
-Written from the interface of vllm 0.31 (`LLM`, `SamplingParams`, `LLM.get_metrics`).
+Written from the interface of vllm 0.31 (`LLM`, `SamplingParams`, `LoRARequest`, `LLM.get_metrics`).
 """
 
 from __future__ import annotations
 
 import atexit
+import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import ProcessorMixin
@@ -16,72 +18,88 @@ from spatial_edit_reward import Spec
 from spatial_edit_reward.chat import prompt_messages
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.inference.model import load_processor, vision_token_ids
-from spatial_edit_reward.inference.request import Backend, Request, Response
+from spatial_edit_reward.inference.request import (
+    MAX_IMAGES,
+    Backend,
+    Request,
+    Response,
+    Sampling,
+    batched,
+    max_model_len,
+)
 
-MOST_IMAGES = 8  # of one question: several sources and the edit
-TEXT_TOKENS = 1024  # room for the prompt's own text
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has room for
 
 
-def prompts_of(questions: Sequence[Request], processor: ProcessorMixin, spec: Spec) -> list[dict[str, Any]]:
-    """vLLM's prompts: the chat as text, with one placeholder a picture, which vLLM expands itself, and the pictures."""
+def make_prompts(requests: Sequence[Request], processor: ProcessorMixin, spec: Spec) -> list[dict[str, Any]]:
+    """vLLM's prompts: the chat as text, with one placeholder an image, which vLLM expands itself, and the images."""
     return [
         {
             "prompt": processor.apply_chat_template(
-                prompt_messages(question.task, question.instruction, spec, len(question.images)),
+                prompt_messages(request.task, request.instruction, spec, len(request.images)),
                 add_generation_prompt=True,
             ),
-            "multi_modal_data": {"image": question.images},
+            "multi_modal_data": {"image": request.images},
         }
-        for question in questions
+        for request in requests
     ]
 
 
-def open_vllm(model_name: str, spec: Spec, temperature: float) -> Backend:
-    """The checkpoint `model_name` in an engine of this process. Raises UserError where vLLM or the model is missing."""
+def open_vllm(
+    name: str, adapter: Path | None, spec: Spec, batch_size: int, sampling: Sampling | None, seed: int
+) -> Backend:
+    """The checkpoint `name` in an engine of this process. Raises UserError where vLLM or the model is missing."""
     try:
         from vllm import LLM, SamplingParams
+        from vllm.lora.request import LoRARequest
     except ImportError as error:
         raise UserError(f"--backend vllm needs vLLM and a GPU: pip install '.[vllm]' ({error})") from None
-    processor = load_processor(model_name, spec)
-    image_tokens = spec.pixels.max // spec.pixels.multiple**2
+    processor = load_processor(name, spec)
+    lora: dict[str, Any] = {}
+    if adapter is not None:
+        rank = json.loads((adapter / "adapter_config.json").read_text())["r"]
+        lora = {"enable_lora": True, "max_lora_rank": next(size for size in LORA_RANKS if size >= rank)}
     engine = LLM(
-        model_name,
-        max_model_len=MOST_IMAGES * image_tokens + TEXT_TOKENS + spec.max_new_tokens,
-        limit_mm_per_prompt={"image": MOST_IMAGES, "video": 0},
+        name,
+        max_model_len=max_model_len(spec),
+        limit_mm_per_prompt={"image": MAX_IMAGES, "video": 0},
         mm_processor_kwargs={"size": {"shortest_edge": spec.pixels.min, "longest_edge": spec.pixels.max}},
         enable_prefix_caching=True,
         generation_config="vllm",  # not the checkpoint's own sampling
         disable_log_stats=False,  # counts the cache's hits
+        **lora,
     )
     # Not to be written: they stand for pixels. A bias, since sampling has no list of suppressed tokens.
     bias = dict.fromkeys(vision_token_ids(processor), -100.0)
+    how = {"temperature": sampling.temperature, "top_p": sampling.top_p} if sampling else {"temperature": 0.0}
+    lora_request = None if adapter is None else LoRARequest("adapter", 1, str(adapter))
 
-    def ask(questions: Sequence[Request]) -> Iterator[tuple[Request, Response]]:
-        # In the order they come in: candidates of one source stand together and share the prefix that ends with its picture.
-        prompts = prompts_of(questions, processor, spec)
-        how = [
-            SamplingParams(
-                temperature=temperature, max_tokens=spec.max_new_tokens, seed=question.sample, logit_bias=bias
-            )
-            for question in questions
-        ]
-        for question, output in zip(questions, engine.generate(prompts, how, use_tqdm=False), strict=True):
-            said = output.outputs[0]
-            truncated = said.finish_reason == "length"
-            yield question, Response(said.text, truncated, None, len(output.prompt_token_ids), len(said.token_ids))
+    def generate(requests: Iterable[Request]) -> Iterator[tuple[Request, Response]]:
+        # In the order they come in: candidates of one source stand together and share the prefix that ends with its image.
+        for window in batched(requests, 16 * batch_size):
+            params = [
+                SamplingParams(**how, max_tokens=spec.max_new_tokens, seed=seed + request.sample, logit_bias=bias)
+                for request in window
+            ]
+            prompts = make_prompts(window, processor, spec)
+            outputs = engine.generate(prompts, params, use_tqdm=False, lora_request=lora_request)
+            for request, output in zip(window, outputs, strict=True):
+                done = output.outputs[0]
+                truncated = done.finish_reason == "length"
+                yield request, Response(done.text, truncated, None, len(output.prompt_token_ids), len(done.token_ids))
 
     atexit.register(lambda: print("; ".join(hit_rates(engine.get_metrics())), file=sys.stderr))
-    return ask
+    return generate
 
 
 def hit_rates(metrics: Sequence[Any]) -> list[str]:
-    """The share of tokens found in the prefix cache and of pictures found in the multimodal cache, in words."""
+    """The share of tokens found in the prefix cache and of images found in the multimodal cache, in words."""
     totals: dict[str, int] = {}
     for metric in metrics:  # one of each name for every engine
         if isinstance(value := getattr(metric, "value", None), int):
             totals[metric.name] = totals.get(metric.name, 0) + value
     lines = []
-    for cache, what in (("prefix", "tokens"), ("mm", "pictures")):
+    for cache, unit in (("prefix", "tokens"), ("mm", "images")):
         hits, queries = (totals.get(f"vllm:{cache}_cache_{kind}", 0) for kind in ("hits", "queries"))
-        lines.append(f"vLLM's {cache} cache had {hits:,} of {queries:,} {what} ({hits / max(1, queries):.1%})")
+        lines.append(f"vLLM's {cache} cache had {hits:,} of {queries:,} {unit} ({hits / max(1, queries):.1%})")
     return lines
