@@ -1,4 +1,4 @@
-"""The documentation is true: its links lead somewhere, its commands exist, its error strings are the code's, its Python runs."""
+"""The documentation is true: links lead somewhere, commands exist, error strings are in the code, and the Python runs."""
 
 import ast
 import fnmatch
