@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.conftest import BASE, ROOT
+from tests.test_words import BANNED_PARTS, BRITISH_STEMS
 
 PAGES = [
     ROOT / "README.md",
@@ -78,6 +79,14 @@ def test_readme_maps_every_folder():
     text = (ROOT / "README.md").read_text()
     mapped = re.findall(r"^(\w+)/ +\S", text[text.index("## Repository") :], re.MULTILINE)
     assert sorted(mapped) == sorted(ours)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_spelling_is_american(page):
+    british = {word for word in BANNED_PARTS if not word.startswith(("pictur", "photograph"))}
+    prose = re.sub(r"`[^`\n]+`", "", without_fences(page.read_text())).lower()
+    wrong = {word for word in re.findall(r"[a-z]+", prose) if word in british or BRITISH_STEMS.match(word)}
+    assert not wrong, name(page)
 
 
 def make_verbs(text):
