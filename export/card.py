@@ -1,36 +1,115 @@
-"""The model card: every figure and setting in it is read from the run's own files."""
+"""The model card: every figure and setting in it is read from the files of a finished run."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from export.run import Run
 from pipeline.curves import curves
-from pipeline.folders import require
+from pipeline.figures import format_figure
+from pipeline.fingerprint import hash_model, read_record
+from pipeline.folders import require, require_finished
 from spatial_edit_reward import KEYS, Spec, load_spec
 from spatial_edit_reward.errors import UserError
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
-# Settings of a stage that name places on the training machine, or say nothing about the result.
+# Settings of a stage that name folders of the training machine, or say nothing about the result.
 LEFT_OUT = {"data_dir", "model_name_or_path", "output_dir", "use_cpu", "extends"}
+# Where a source's rows come from -> their license, as the Hub abbreviates it.
+LICENSES = {"synthetic": "apache-2.0"}
 # Room for the prompt's text and the chat's frame in the limit that vLLM is given.
 TEXT_TOKENS = 1024
 
 
+@dataclass(frozen=True)
+class FinishedRun:
+    """A finished run of both stages in `folder`."""
+
+    folder: Path
+
+    def made_from(self, stage: str) -> dict[str, Any]:
+        """The fingerprint of `stage`, its resolved recipe in it. Raises UserError where the stage did not finish."""
+        require_finished(self.folder / stage, stage)
+        record = read_record(self.folder / stage)
+        return dict(record["made_from"]) if record else {}
+
+    def recipe(self, stage: str) -> dict[str, Any]:
+        """The resolved recipe that `stage` ran with. Raises UserError where it did not finish."""
+        return dict(self.made_from(stage)["recipe"])
+
+    @property
+    def base(self) -> str:
+        """The weights that stage 1 started from: a folder or a Hub name."""
+        return str(self.recipe("sft")["model_name_or_path"])
+
+    @property
+    def base_on_hub(self) -> str | None:
+        return None if Path(self.base).exists() else self.base
+
+    @property
+    def adapters(self) -> list[Path]:
+        """Both stages' adapters in the order of training. Raises UserError where a stage trained all weights instead."""
+        for stage in ("sft", "grpo"):
+            if (self.folder / stage / "weights").is_dir():
+                raise UserError(f"{self.folder / stage}: this stage trained all weights, there is no adapter of it")
+        return [require(self.folder / stage / "adapter", stage) for stage in ("sft", "grpo")]
+
+    def merged_from(self) -> tuple[str, list[Path], Path | None]:
+        """What `merge` was made from: a base, and adapters in the order of training or a folder of all weights instead."""
+        stages = {stage: self.folder / stage / "weights" for stage in ("sft", "grpo")}
+        if stages["grpo"].is_dir():
+            return self.base, [], stages["grpo"]
+        if stages["sft"].is_dir():
+            merged = str(require(self.folder / "sft" / "merged", "sft"))
+            return merged, [require(self.folder / "grpo" / "adapter", "grpo")], None
+        return self.base, self.adapters, None
+
+    def rows(self) -> dict[str, dict[str, int]]:
+        """Counts of every split's rows, as the data stage reported them."""
+        report = json.loads(require(self.folder / "data" / "data_report.json", "data").read_text())
+        counts: dict[str, dict[str, int]] = report["splits"]
+        return counts
+
+    def sources(self) -> dict[str, str]:
+        """Every source of the rows that were trained on -> its license, or "not recorded"."""
+        sources: set[str] = set()
+        for split in ("train", "rl"):
+            file = require(self.folder / "data" / f"{split}.parquet", "data")
+            sources |= set(pyarrow.parquet.read_table(file, columns=["source"])["source"].unique().to_pylist())
+        licenses = {source: LICENSES.get(source, "not recorded") for source in sorted(sources)}
+        if self.recipe("data").get("photographs"):
+            licenses["the photographs drawn on"] = "not recorded"
+        return licenses
+
+    def heldout(self) -> dict[str, Any]:
+        """The held-out report. Raises UserError where none was made, or one of other weights than those in `merge`."""
+        if self.made_from("eval")["models"]["merged"][0] != hash_model(str(self.folder / "merge")):
+            raise UserError(
+                f"{self.folder / 'eval'} is of other weights than {self.folder / 'merge'}: run 'make eval report'"
+            )
+        report: dict[str, Any] = json.loads(require(self.folder / "report" / "heldout.json", "report").read_text())
+        return report
+
+    def seconds(self, stage: str) -> float:
+        """How long `stage` trained, of its last start."""
+        history = json.loads((self.folder / stage / "trainer_state.json").read_text())["log_history"]
+        return float(next(entry["train_runtime"] for entry in reversed(history) if "train_runtime" in entry))
+
+
 def max_model_len(spec: Spec) -> int:
-    """Tokens that the longest request needs: two pictures at the limit, the prompt's text, the answer."""
-    return 2 * math.ceil(spec.pixels.max / spec.pixels.multiple**2) + TEXT_TOKENS + spec.max_new_tokens
+    """Tokens that the longest request needs: two images at the limit, the prompt's text, the verdict."""
+    return 2 * (spec.pixels.max // spec.pixels.multiple**2) + TEXT_TOKENS + spec.max_new_tokens
 
 
-def metadata(run: Run, repo: str) -> ModelCardData:
+def metadata(run: FinishedRun, repo: str) -> ModelCardData:
     """The card's header for the Hub, with the merged model's held-out means."""
     heldout = run.heldout()
     results = [
@@ -57,24 +136,18 @@ def metadata(run: Run, repo: str) -> ModelCardData:
     )
 
 
-def results(heldout: Mapping[str, Any]) -> list[list[str]]:
+def results_table(heldout: Mapping[str, Any]) -> list[list[str]]:
     """The held-out table: a head, a rule, then a line per metric with every model and difference."""
-
-    def cell(figures: Mapping[str, float | None], sign: str) -> str:
-        if figures["mean"] is None:
-            return "–"
-        return f"{figures['mean']:{sign}.3f} [{figures['low']:{sign}.3f}, {figures['high']:{sign}.3f}]"
-
     columns = [*heldout["models"], *heldout["differences"]]
     lines = [["metric", *columns], ["---"] * (1 + len(columns))]
     for metric in heldout["models"]["merged"]:
-        cells = [cell(figures[metric], "") for figures in heldout["models"].values()]
-        cells += [cell(figures[metric], "+") for figures in heldout["differences"].values()]
+        cells = [format_figure(**figures[metric]) for figures in heldout["models"].values()]
+        cells += [format_figure(**figures[metric], sign="+") for figures in heldout["differences"].values()]
         lines.append([f"`{metric}`", *cells])
     return lines
 
 
-def make_card(run: Run, repo: str) -> str:
+def make_card(run: FinishedRun, repo: str) -> str:
     """The card of the run's merged model as it will be published in `repo` ("org/name").
 
     Raises UserError where a stage, the report or the export's verification is missing.
@@ -83,7 +156,7 @@ def make_card(run: Run, repo: str) -> str:
     export = json.loads(require(merged / "export_report.json", "merge").read_text())
     if not export["passed"]:
         raise UserError(f"{merged}: did not pass its verification: {export['failed']}")
-    spec = load_spec(merged)
+    spec, heldout = load_spec(merged), run.heldout()
     settings = {
         stage: {key: value for key, value in run.recipe(stage).items() if key not in LEFT_OUT}
         for stage in ("sft", "grpo")
@@ -94,12 +167,13 @@ def make_card(run: Run, repo: str) -> str:
         repo=repo,
         name=repo.split("/")[-1],
         base=run.base_on_hub or Path(run.base).as_posix(),
+        finetuned=bool(run.merged_from()[2]),
         rows=run.rows(),
         sources=run.sources(),
         settings={stage: yaml.safe_dump(values, sort_keys=True).strip() for stage, values in settings.items()},
         minutes={stage: run.seconds(stage) / 60 for stage in ("sft", "grpo")},
-        heldout=run.heldout(),
-        results=results(run.heldout()),
+        heldout=heldout,
+        results=results_table(heldout),
         export=export,
         spec=spec,
         keys={task: ", ".join(f"`{key}`" for key in keys) for task, keys in KEYS.items()},
@@ -109,9 +183,7 @@ def make_card(run: Run, repo: str) -> str:
     return str(card)
 
 
-def write_card(run: Run, repo: str) -> str:
-    """Writes `README.md` and `curves.png` into the run's merged folder; returns the card."""
-    card = make_card(run, repo)
-    (run.folder / "merge" / "README.md").write_text(card)
+def write_card(run: FinishedRun, repo: str) -> None:
+    """Writes `README.md` and `curves.png` into the run's merged folder."""
+    (run.folder / "merge" / "README.md").write_text(make_card(run, repo))
     (run.folder / "merge" / "curves.png").write_bytes(curves(run.folder, "png"))
-    return card

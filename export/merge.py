@@ -3,29 +3,91 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from peft import PeftConfig
+from peft.utils.other import get_pattern_key
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from tqdm import tqdm
 
-from export.adapter import load_adapter, merged_rows
-from export.checkpoint import as_bytes, files_beside, local_folder, stored_tensors, weight_files
+from export.checkpoint import as_bytes, files_beside, finetuned_weights, local_folder, stored_tensors, weight_files
 from pipeline.folders import atomic_directory
 from spatial_edit_reward import Spec, save_spec
-from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.errors import UserError, one_line
 from spatial_edit_reward.inference.model import load_processor
 
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+# Elements of a weight that are merged at a time: few enough to stay in a core's cache.
+BLOCK = 2**19
 SHARDS_AT_ONCE = 4
 
-# A tensor's name and the base's tensor -> what is written in its place, of the same shape and dtype, in pieces.
+# A tensor's name and the base's tensor -> what is written instead, of the same shape and dtype, in pieces.
 Change = Callable[[str, torch.Tensor], Iterable[torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Lora:
+    """The two factors and the scaling of one adapted weight: A is rank x inputs, B is outputs x rank."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scaling: float
+
+
+def merged_rows(loras: Sequence[Lora], weight: torch.Tensor) -> Iterator[torch.Tensor]:
+    """`weight`, outputs x inputs, with each of `loras` in turn: W + (B @ A) * scaling in fp32, rounded to W's dtype after each.
+
+    Comes as blocks of rows in order; a block is valid until the next one is taken. The order of operations is PEFT's, so that
+    the result has the bits of PEFT's own merge into fp32 weights.
+    """
+    rows = max(1, BLOCK // weight.shape[1])
+    delta, before = torch.empty(2, rows, weight.shape[1])
+    after = torch.empty(rows, weight.shape[1], dtype=weight.dtype)
+    factors = [(lora.a.float(), lora.b.float(), lora.scaling) for lora in loras]
+    for start in range(0, len(weight), rows):
+        block = weight[start : start + rows]
+        count = len(block)
+        for a, b, scaling in factors:
+            torch.mm(b[start : start + count], a, out=delta[:count])
+            delta[:count].mul_(scaling).add_(before[:count].copy_(block))
+            block = after[:count].copy_(delta[:count])
+        yield block
+
+
+def load_adapter(folder: Path) -> dict[str, Lora]:
+    """The adapter in `folder` by the checkpoint's name of each weight that it changes.
+
+    Raises UserError where there is none, or one with more than plain LoRA on linear layers.
+    """
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{folder}: no adapter that can be read: {one_line(error)}") from None
+    modules = {name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")}
+    unpaired = set(tensors) ^ {f"{module}.lora_{factor}.weight" for module in modules for factor in "AB"}
+    if unpaired or not modules:
+        raise UserError(
+            f"{folder}: {min(unpaired, default='no tensor')}: only plain LoRA on linear layers can be merged"
+        )
+    adapter = {}
+    for module in modules:
+        a, b = tensors[f"{module}.lora_A.weight"], tensors[f"{module}.lora_B.weight"]
+        name = module.removeprefix(PREFIX)
+        alpha = config.alpha_pattern.get(get_pattern_key(list(config.alpha_pattern), name), config.lora_alpha)
+        adapter[f"{name}.weight"] = Lora(a, b, alpha / (math.sqrt(len(a)) if config.use_rslora else len(a)))
+    return adapter
 
 
 def adapted(base: Path, adapters: Sequence[Path]) -> Change:
@@ -50,20 +112,10 @@ def adapted(base: Path, adapters: Sequence[Path]) -> Change:
     return change
 
 
-def trained(base: Path, checkpoint: Path) -> Change:
-    """The weights of a full fine-tune in place of the base's, rounded to the base's dtype.
-
-    An output layer that the base ties to its embeddings is left out. Raises UserError where names or shapes are not the base's.
-    """
-    stored, expected = stored_tensors(checkpoint), stored_tensors(base)
-    if json.loads((base / "config.json").read_text()).get("tie_word_embeddings") and "lm_head.weight" not in expected:
-        stored.pop("lm_head.weight", None)
-    odd = sorted(set(stored) ^ set(expected))
-    odd += [name for name in expected if name in stored and stored[name].shape != expected[name].shape]
-    if odd:
-        raise UserError(f"{checkpoint}: not the tensors of {base}, by name and shape: {', '.join(odd[:3])}")
-    opened = {name: safe_open(checkpoint / name, framework="pt") for name in weight_files(checkpoint)}
-    return lambda name, tensor: [opened[stored[name].file].get_tensor(name).to(tensor.dtype)]
+def finetuned(base: Path, checkpoint: Path) -> Change:
+    """The weights of a full fine-tune instead of the base's. Raises UserError where their names or shapes differ."""
+    weights = finetuned_weights(checkpoint, base)
+    return lambda name, tensor: [weights(name, tensor)]
 
 
 def write_shard(source: Path, target: Path, change: Change, bar: tqdm) -> None:
@@ -80,7 +132,7 @@ def write_shard(source: Path, target: Path, change: Change, bar: tqdm) -> None:
 
 
 def write_beside(base: Path, spec: Spec, folder: Path) -> None:
-    """Copies what stands beside the base's weights, puts the spec there and its pixel limits into the processor."""
+    """Copies the files beside the base's weights; writes the spec, and the processor with the spec's pixel limits."""
     for name in files_beside(base):
         shutil.copyfile(base / name, folder / name)
     processor = load_processor(str(base), spec)
@@ -108,21 +160,28 @@ def write_merged(base: Path, change: Change, spec: Spec, folder: Path) -> None:
             os.fsync(written.fileno())
 
 
-def merge(base: str, adapters: Sequence[Path], spec: Spec, folder: Path, checkpoint: Path | None = None) -> None:
-    """Merges `adapters` into `base` in the order of training as `folder`, and verifies it in a new process.
+def write_verified(
+    base: str, adapters: Sequence[Path], spec: Spec, partial: Path, checkpoint: Path | None = None
+) -> None:
+    """Merges `adapters` into `base` in the order of training, into the empty folder `partial`; verifies it in a new process.
 
-    With `checkpoint`, the weights are those of a full fine-tune instead. `folder` appears only if every check passed.
-    Raises UserError otherwise.
+    With `checkpoint`, the weights are those of a full fine-tune instead. Raises UserError where anything cannot be merged,
+    cannot be written, or does not pass a check; then `partial` is to be deleted.
     """
-    source = local_folder(base)
-    change = trained(source, checkpoint) if checkpoint else adapted(source, adapters)
-    how = ["--checkpoint", str(checkpoint)] if checkpoint else ["--adapter", *map(str, adapters)]
+    source, folder = local_folder(base), partial.with_suffix("")
+    change = finetuned(source, checkpoint) if checkpoint else adapted(source, adapters)
+    trained = ["--checkpoint", str(checkpoint)] if checkpoint else ["--adapter", *map(str, adapters)]
+    print(f"merging {', '.join(trained[1:])} into {base}", flush=True)
+    try:
+        write_merged(source, change, spec, partial)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
+    command = [sys.executable, "-m", "export", "verify", str(partial), "--base", base, *trained]
+    if subprocess.run(command, check=False).returncode != 0:
+        raise UserError(f"{folder}: the merge did not pass its verification (above), so it was deleted")
+
+
+def merge(base: str, adapters: Sequence[Path], spec: Spec, folder: Path, checkpoint: Path | None = None) -> None:
+    """`write_verified` as `folder`, which appears only if every check passed."""
     with atomic_directory(folder) as partial:
-        print(f"merging {', '.join(how[1:])} into {base}", flush=True)
-        try:
-            write_merged(source, change, spec, partial)
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
-        command = [sys.executable, "-m", "export", "verify", str(partial), "--base", base, *how]
-        if subprocess.run(command, check=False).returncode != 0:
-            raise UserError(f"{folder}: the merge did not pass its verification (above), so it was deleted")
+        write_verified(base, adapters, spec, partial, checkpoint)

@@ -3,14 +3,8 @@
 import shutil
 
 import pytest
-import torch
 import yaml
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForImageTextToText
 
-from evaluation.metrics import METRICS
-from export.merge import adapted, write_merged
-from export.verify import verify
 from pipeline.fingerprint import hash_model, mark_finished
 from spatial_edit_reward import Spec, save_spec
 from spatial_edit_reward.files import write_json
@@ -20,7 +14,11 @@ SPEC = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=16)
 
 
 def make_adapter(folder, seed, base=BASE, **options):
-    """An adapter on the tiny base that changes what it says."""
+    """An adapter on the tiny base that changes what it writes."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForImageTextToText
+
     model = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
     options = {"r": 4, "target_modules": r".*language_model.*\.(q_proj|down_proj)", **options}
     adapter = get_peft_model(model, LoraConfig(**options))
@@ -46,6 +44,9 @@ def adapters(tmp_path_factory):
 @pytest.fixture(scope="session")
 def sharded(tmp_path_factory):
     """The tiny base in bf16, in two shards."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
     folder = tmp_path_factory.mktemp("sharded") / "base"
     shutil.copytree(BASE, folder, ignore=shutil.ignore_patterns("model.safetensors"))
     model = AutoModelForImageTextToText.from_pretrained(BASE, dtype=torch.bfloat16)
@@ -57,6 +58,8 @@ def sharded(tmp_path_factory):
 @pytest.fixture(scope="session")
 def merged(adapters, tmp_path_factory):
     """The tiny base, fp32 in one file, with the first adapter merged."""
+    from export.merge import adapted, write_merged
+
     folder = tmp_path_factory.mktemp("merged")
     write_merged(BASE, adapted(BASE, adapters[:1]), SPEC, folder)
     return folder
@@ -65,6 +68,8 @@ def merged(adapters, tmp_path_factory):
 @pytest.fixture(scope="session")
 def merged_shards(sharded, adapters, tmp_path_factory):
     """The two-shard bf16 base with both adapters merged."""
+    from export.merge import adapted, write_merged
+
     folder = tmp_path_factory.mktemp("merged_shards")
     write_merged(sharded, adapted(sharded, adapters), SPEC, folder)
     return folder
@@ -73,6 +78,10 @@ def merged_shards(sharded, adapters, tmp_path_factory):
 @pytest.fixture(scope="session")
 def run(small_data, adapters, tmp_path_factory):
     """A finished run as the stages leave it: data, adapters, merge and verification are real, logs and figures are not."""
+    from evaluation.metrics import METRICS
+    from export.merge import adapted, write_merged
+    from export.verify import verify
+
     folder = tmp_path_factory.mktemp("runs") / "small"
     shutil.copytree(small_data, folder / "data")
     for stage, adapter in zip(("sft", "grpo"), adapters, strict=True):
@@ -93,6 +102,7 @@ def run(small_data, adapters, tmp_path_factory):
     mark_finished(folder / "eval", {"models": {"merged": [hash_model(str(merge)), None]}})
     figures = {name: {"mean": 0.5, "low": 0.25, "high": 0.625} for name in METRICS}
     figures["score_mae"] = {"mean": None, "low": None, "high": None}
+    figures["tie_rate"] = {"mean": 0.375, "low": None, "high": None}  # of one group: no interval
     report = {
         "rows": {"sc": 12, "pq": 12},
         "models": {"sft": figures, "merged": figures},

@@ -104,22 +104,22 @@ class Handler(BaseHTTPRequestHandler):
                 )
                 hub.commit(hub.repositories[name], "main", dict(FIRST))
             return self.answer({"url": f"{hub.url}/{name}", "id": name}, 409 if known else 200)
-        if found := re.fullmatch(r"/(.+?/.+?)\.git/info/lfs/objects/batch", path):
+        if match := re.fullmatch(r"/(.+?/.+?)\.git/info/lfs/objects/batch", path):
             return self.answer(
-                {"transfer": "basic", "objects": [self.place(part) for part in json.loads(body)["objects"]]}
+                {"transfer": "basic", "objects": [self.upload_target(part) for part in json.loads(body)["objects"]]}
             )
-        if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            repository = hub.repositories[found[1]]
-            return self.answer(repository.branches[found[2]][1][found[3]])
-        found = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/([a-z-]+)(?:/(.+))?)?", path)
-        if not found or found[1] not in hub.repositories:
+        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            repository = hub.repositories[match[1]]
+            return self.answer(repository.branches[match[2]][1][match[3]])
+        match = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/([a-z-]+)(?:/(.+))?)?", path)
+        if not match or match[1] not in hub.repositories:
             return self.answer(status=404)
-        return self.repository(hub.repositories[found[1]], found[1], found[2], found[3], body)
+        return self.repository(hub.repositories[match[1]], match[1], match[2], match[3], body)
 
-    def place(self, part: dict) -> dict:
+    def upload_target(self, part: dict) -> dict:
         known = part["oid"] in self.server.objects
-        where = {"actions": {"upload": {"href": f"{self.server.url}/objects/{part['oid']}"}}}
-        return {**part, **({} if known else where)}
+        actions = {"actions": {"upload": {"href": f"{self.server.url}/objects/{part['oid']}"}}}
+        return {**part, **({} if known else actions)}
 
     def entries(self, files: dict[str, bytes]) -> list[dict]:
         result = []

@@ -1,10 +1,7 @@
-"""Where the merged model is asked: on a GPU that has room for it, in the dtype it computes in."""
+"""Where the merged model is run: on a GPU that has room for it, in the dtype it computes in."""
 
 import pytest
-import torch
-from transformers import AutoModelForImageTextToText
 
-from export.answers import answers, device_for, furthest, load
 from tests.conftest import BASE
 from tests.export.conftest import SPEC
 
@@ -12,20 +9,29 @@ from tests.export.conftest import SPEC
 @pytest.mark.parametrize(
     ("gpu", "free", "dtype", "device"),
     [
-        (False, 0, torch.float32, "cpu"),
-        (True, 6_000_000, torch.float32, "cuda"),  # 1.16 M parameters
-        (True, 5_000_000, torch.float32, "cpu"),
-        (True, 5_000_000, torch.bfloat16, "cuda"),
+        (False, 0, "float32", "cpu"),
+        (True, 6_000_000, "float32", "cuda"),  # 1.16 M parameters
+        (True, 5_000_000, "float32", "cpu"),
+        (True, 5_000_000, "bfloat16", "cuda"),
     ],
 )
 def test_the_model_goes_where_there_is_room(monkeypatch, gpu, free, dtype, device):
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    from export.answers import device_for
+
     model = AutoModelForImageTextToText.from_pretrained(BASE)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, free))
-    assert device_for(model, dtype) == device
+    assert device_for(model, getattr(torch, dtype)) == device
 
 
 def test_logits_of_fp32_weights_are_compared_without_the_noise_of_fp32_arithmetic():
+    import torch
+
+    from export.answers import answers, furthest, load
+
     # Verdicts are a matter of the dtype that people generate in; a few tokens are enough to tell.
     spec = SPEC.model_copy(update={"max_new_tokens": 4})
     single, double = (

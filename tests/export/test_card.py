@@ -9,17 +9,12 @@ import shutil
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard
 
 from data.synthetic.generate import group_rows
-from export.card import make_card, max_model_len
-from export.run import Run
 from spatial_edit_reward.chat import prompt_messages
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.images import fit
-from spatial_edit_reward.inference.generation import generate
-from spatial_edit_reward.inference.model import load_model, load_processor
-from tests.conftest import ROOT, quiet, run_stage
+from tests.conftest import BASE, ROOT, quiet, run_stage
 from tests.export.conftest import SPEC
 from tests.export.hub import TOKEN, Hub
 
@@ -31,8 +26,19 @@ def copy(run, tmp_path):
     return shutil.copytree(run, tmp_path / "run")
 
 
+def card_of(folder):
+    """The card of the run in `folder`, as the Hub's library reads it."""
+    from huggingface_hub import ModelCard
+
+    from export.card import FinishedRun, make_card
+
+    return ModelCard(make_card(FinishedRun(folder), REPO))
+
+
 def test_metadata_and_figures_are_the_runs(run):
-    card = ModelCard(make_card(Run(run), REPO))
+    from export.card import max_model_len
+
+    card = card_of(run)
     data = card.data
     assert (data.license, data.library_name, data.pipeline_tag) == ("apache-2.0", "transformers", "image-text-to-text")
     assert data.model_name == "judge" and data.base_model is None  # the base is a folder here
@@ -41,6 +47,7 @@ def test_metadata_and_figures_are_the_runs(run):
     text = card.text
     assert "| `box_iou` | 0.500 [0.250, 0.625] | 0.500 [0.250, 0.625] | +0.500 [+0.250, +0.625] |" in text
     assert "| `score_mae` | – | – | – |" in text
+    assert "| `tie_rate` | 0.375 | 0.375 | +0.375 |" in text
     counts = json.loads((run / "data" / "data_report.json").read_text())["splits"]["train"]
     assert f"| train | {counts['rows']} | {counts['sc']} | {counts['pq']} | {counts['sc_with_region']} |" in text
     assert "| synthetic | apache-2.0 |" in text
@@ -54,7 +61,9 @@ def test_metadata_and_figures_are_the_runs(run):
 
 
 def test_what_was_merged_is_known_where_a_stage_trained_all_weights(copy):
-    run, sft, grpo = Run(copy), copy / "sft", copy / "grpo"
+    from export.card import FinishedRun
+
+    run, sft, grpo = FinishedRun(copy), copy / "sft", copy / "grpo"
     (sft / "merged").mkdir(exist_ok=True)
     assert run.merged_from() == (run.base, [sft / "adapter", grpo / "adapter"], None)
     (grpo / "weights").mkdir()
@@ -70,35 +79,65 @@ def test_a_base_on_the_hub_is_named_in_the_metadata(copy):
     made = json.loads(file.read_text())
     made["made_from"]["recipe"]["model_name_or_path"] = "Qwen/Qwen3-VL-8B-Instruct"
     file.write_text(json.dumps(made))
-    assert ModelCard(make_card(Run(copy), REPO)).data.base_model == "Qwen/Qwen3-VL-8B-Instruct"
+    assert card_of(copy).data.base_model == "Qwen/Qwen3-VL-8B-Instruct"
 
 
 def test_figures_of_other_weights_are_refused(copy):
     (copy / "merge" / "generation_config.json").write_text("{}")
     with pytest.raises(UserError, match=r"is of other weights than .*: run 'make eval report'"):
-        make_card(Run(copy), REPO)
+        card_of(copy)
 
 
 def test_a_failed_verification_is_no_card(copy):
     (copy / "merge" / "export_report.json").write_text(json.dumps({"passed": False, "failed": "a tensor is empty"}))
     with pytest.raises(UserError, match="did not pass its verification: a tensor is empty"):
-        make_card(Run(copy), REPO)
+        card_of(copy)
 
 
-def test_the_transformers_snippet_says_what_evaluation_says(run, tmp_path, monkeypatch):
-    snippet = re.search(r"```python\n(.*?)```", make_card(Run(run), REPO), re.DOTALL)[1]
+def test_the_transformers_snippet_writes_what_evaluation_reads(run, tmp_path, monkeypatch):
+    from spatial_edit_reward.inference.generation import generate
+    from spatial_edit_reward.inference.model import load_model, load_processor
+
+    snippet = re.search(r"```python\n(.*?)```", card_of(run).text, re.DOTALL)[1]
     instruction = re.search(r'instruction="(.*?)"', snippet)[1]
     images = [fit(image, SPEC.pixels) for image in group_rows(seed=1, number=0, image_size=64)[0]["images"]]
     monkeypatch.chdir(tmp_path)
     for name, image in zip(("source.png", "edited.png"), images, strict=True):
         image.save(name)
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
         exec(snippet.replace(f'snapshot_download("{REPO}")', repr(str(run / "merge"))), {})
     model, processor = load_model(str(run / "merge"), None, None), load_processor(str(run / "merge"), SPEC)
     messages = prompt_messages("sc", instruction, SPEC)
     [expected] = generate(model, processor, [messages], [images], SPEC.max_new_tokens)
-    assert said.getvalue().strip() == expected.text.strip() != ""
+    assert printed.getvalue().strip() == expected.text.strip() != ""
+
+
+def test_the_library_snippet_reads_verdicts(run, capsys):
+    snippet = re.findall(r"```python\n(.*?)```", card_of(run).text, re.DOTALL)[1]
+    region = {"id": 0, "label": "cup", "bbox_2d": [0, 0, 500, 500]}
+    sc = {"edit_region": [region], "reasoning": "<|bbox_0|> a cup <|global|> fine", "score": [25, 25]}
+    pq = {"reasoning": "sharp", "score": [25, 25]}
+    exec(snippet, {"completion": json.dumps(sc), "pq_completion": json.dumps(pq), "folder": str(run / "merge")})
+    assert capsys.readouterr().out.strip() == f"{[region]} 1.0"
+
+
+def test_a_stage_2_without_lora_is_published(copy, capsys):
+    """`grpo/weights` instead of an adapter: the same bits, so the held-out figures are still of these weights."""
+    from export.__main__ import run_push
+    from export.merge import finetuned, write_merged
+
+    weights = copy / "grpo" / "weights"
+    weights.mkdir()
+    (copy / "merge" / "model.safetensors").rename(weights / "model.safetensors")
+    shutil.rmtree(copy / "grpo" / "adapter")
+    write_merged(BASE, finetuned(BASE, weights), SPEC, copy / "merge")
+    run_push(copy, REPO, "main", private=False, adapters=False, confirm=False)
+    assert "bit-equal to the fine-tune" in capsys.readouterr().out
+    card = (copy / "merge" / "README.md").read_text()
+    assert "every tensor bit-equal to the fine-tune's" in card and "adapted" not in card
+    with pytest.raises(UserError, match="grpo: this stage trained all weights, there is no adapter"):
+        run_push(copy, REPO, "main", private=False, adapters=True, confirm=False)
 
 
 @pytest.mark.slow

@@ -2,12 +2,8 @@
 
 import hashlib
 
-import huggingface_hub._upload_pipeline as pipeline
 import pytest
-from huggingface_hub import HfApi, constants
 
-from export.contents import merged_files
-from export.push import upload
 from spatial_edit_reward.errors import UserError
 from tests.export.hub import FIRST, TOKEN, Hub, Repository
 
@@ -16,6 +12,8 @@ REPO = "someone/judge"
 
 @pytest.fixture
 def hub(monkeypatch):
+    from huggingface_hub import constants
+
     # The weights go up as LFS objects: the other way needs the Hub's storage of chunks.
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -33,6 +31,10 @@ def folder(merged_shards):
 
 @pytest.fixture
 def push(hub, folder):
+    from huggingface_hub import HfApi
+
+    from export.push import merged_files, upload
+
     def run(revision="main", private=False, token=TOKEN):
         return upload(HfApi(hub.url, token=token), folder, merged_files(folder), REPO, revision, private)
 
@@ -46,6 +48,8 @@ def held(hub, branch="main"):
 
 
 def local(folder):
+    from export.push import merged_files
+
     return {name: (folder / name).read_bytes() for name in merged_files(folder)}
 
 
@@ -92,24 +96,27 @@ def test_an_interrupted_upload_goes_on_and_main_stays_as_it_was(hub, folder, pus
 
 def test_several_commits_go_on_where_they_were_cut_off(hub, folder, push, monkeypatch):
     """The library's own way of many commits, three files in each; the third commit is refused."""
+    import huggingface_hub._upload_pipeline as pipeline
+    from huggingface_hub import constants
+
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
     monkeypatch.setattr(pipeline, "COMMIT_SIZE_SCALE", [3] * 10)
     hub.lfs = False
     commits = 0
-    answer = Hub.commit
+    commit = Hub.commit
 
     def third_fails(self, repository, branch, files):
         nonlocal commits
         commits += branch == "staging-main"
         if commits >= 4:  # the branch itself is the first
             self.fail["POST", "/commit/"] = 400
-        return answer(self, repository, branch, files)
+        return commit(self, repository, branch, files)
 
     monkeypatch.setattr(Hub, "commit", third_fails)
     with pytest.raises(UserError, match="the same command goes on"):
         push()
     assert held(hub) == {} and 3 <= len(held(hub, "staging-main")) < len(local(folder))
-    monkeypatch.setattr(Hub, "commit", answer)
+    monkeypatch.setattr(Hub, "commit", commit)
     hub.fail.clear()
     before = len(hub.published["staging-main"])
     push()
@@ -117,31 +124,43 @@ def test_several_commits_go_on_where_they_were_cut_off(hub, folder, push, monkey
     assert len(hub.published["staging-main"]) > before
 
 
-def test_files_that_came_out_wrong_are_seen_before_main_moves(hub, folder, push, monkeypatch):
-    answer = Hub.commit
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("config.json", lambda content: content[:-1]),
+        ("config.json", lambda content: content[:-1] + b" "),
+        ("model-00001-of-00002.safetensors", lambda content: content[:-1]),
+        ("model-00001-of-00002.safetensors", lambda content: content[:-1] + bytes([content[-1] ^ 1])),
+    ],
+)
+def test_files_that_arrive_damaged_are_seen_before_main_moves(hub, folder, push, monkeypatch, name, damage):
+    """Also where only the hash tells: of a file in git by its blob, of weights by their LFS object."""
+    commit = Hub.commit
 
-    def spoil(self, repository, branch, files):
-        return answer(self, repository, branch, {n: c[:-1] if n == "config.json" else c for n, c in files.items()})
+    def damage_one(self, repository, branch, files):
+        return commit(self, repository, branch, {n: damage(c) if n == name else c for n, c in files.items()})
 
-    monkeypatch.setattr(Hub, "commit", spoil)
-    with pytest.raises(UserError, match=r"not what was uploaded: config\.json"):
+    monkeypatch.setattr(Hub, "commit", damage_one)
+    with pytest.raises(UserError, match=f"not what was uploaded: {name}"):
         push()
     assert held(hub) == {}
 
 
 def test_a_commit_of_someone_else_in_between_is_not_undone(hub, folder, push, monkeypatch):
+    from huggingface_hub import HfApi
+
     push()
     refs = HfApi.list_repo_refs
-    looked = 0
+    calls = 0
 
     def other_commit(self, repo):
-        nonlocal looked
-        found = refs(self, repo)
-        looked += 1
-        if looked == 2:  # the head was read, the move comes next
+        nonlocal calls
+        heads = refs(self, repo)
+        calls += 1
+        if calls == 2:  # the head was read, the move comes next
             repository = hub.repositories[repo]
             hub.commit(repository, "main", {**repository.branches["main"][1], "theirs.txt": b"new"})
-        return found
+        return heads
 
     monkeypatch.setattr(HfApi, "list_repo_refs", other_commit)
     with pytest.raises(UserError, match="412"):

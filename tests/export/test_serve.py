@@ -1,16 +1,13 @@
-"""The merged model behind `transformers serve`: two pictures and the spec's prompt, the same greedy verdict as in-process."""
+"""The merged model behind `transformers serve`: two images and the spec's prompt, the same greedy verdict as in-process."""
 
 import base64
 import io
 
-import openai
 import pytest
 
 from data.synthetic.generate import group_rows
 from spatial_edit_reward.chat import prompt_messages
 from spatial_edit_reward.images import fit
-from spatial_edit_reward.inference.generation import generate
-from spatial_edit_reward.inference.model import load_model, load_processor
 from tests.endpoint import served
 from tests.export.conftest import SPEC
 
@@ -20,6 +17,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def client(merged, tmp_path):
+    import openai
+
     with served(merged, tmp_path / "log") as base_url:
         yield openai.OpenAI(base_url=base_url, api_key="none", max_retries=0)
 
@@ -31,6 +30,9 @@ def as_url(image):
 
 
 def test_the_served_verdict_is_the_models(client, merged):
+    from spatial_edit_reward.inference.generation import generate
+    from spatial_edit_reward.inference.model import load_model, load_processor
+
     model, processor = load_model(str(merged), None, None), load_processor(str(merged), SPEC)
     for row in group_rows(seed=3, number=0, image_size=64)[:2]:
         images = [fit(image, SPEC.pixels) for image in row["images"]]

@@ -2,16 +2,12 @@
 
 import json
 import shutil
+import sys
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
-from export.answers import check_answers, load, with_adapters
-from export.checkpoint import stored_tensors
-from export.verify import verify
 from spatial_edit_reward.errors import UserError
-from tests.conftest import BASE, run_stage
+from tests.conftest import BASE
 from tests.export.conftest import SPEC
 
 NORM = "model.language_model.norm.weight"
@@ -31,10 +27,29 @@ def broken_shards(merged_shards, tmp_path):
     return shutil.copytree(merged_shards, tmp_path / "broken")
 
 
+def verify(*arguments):
+    from export.verify import verify
+
+    return verify(*arguments)
+
+
+def load_file(file):
+    from safetensors.torch import load_file
+
+    return load_file(file)
+
+
 def rewrite(file, change):
+    from safetensors.torch import save_file
+
     tensors = load_file(file)
     change(tensors)
     save_file(tensors, file, metadata={"format": "pt"})
+
+
+def move_up(numbers):
+    """To the next number that the dtype has."""
+    numbers.nextafter_(numbers.new_full((1,), 9))
 
 
 def edit_json(file, change):
@@ -82,24 +97,24 @@ def test_a_missing_file_is_caught(broken, adapters, name):
 
 def test_missing_parts_of_a_sharded_checkpoint_are_caught(broken_shards, sharded, adapters):
     shard = max(broken_shards.glob("*.safetensors"))
-    held = shard.read_bytes()
+    content = shard.read_bytes()
     shard.unlink()
     with pytest.raises(UserError, match=f"{shard.name} missing"):
         verify(broken_shards, str(sharded), adapters)
-    shard.write_bytes(held[:-1])
+    shard.write_bytes(content[:-1])
     with pytest.raises(UserError, match="not a whole safetensors file"):
         verify(broken_shards, str(sharded), adapters)
-    shard.write_bytes(held)
+    shard.write_bytes(content)
     (broken_shards / INDEX).unlink()
     with pytest.raises(UserError, match=f"{INDEX} missing"):
         verify(broken_shards, str(sharded), adapters)
 
 
-def test_files_that_say_something_else_are_caught(broken, adapters):
-    def refused(name, change, said):
+def test_files_with_other_content_are_caught(broken, adapters):
+    def refused(name, change, message):
         before = (broken / name).read_text()
         edit_json(broken / name, change)
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             verify(broken, str(BASE), adapters[:1])
         (broken / name).write_text(before)
 
@@ -118,37 +133,48 @@ def test_files_that_say_something_else_are_caught(broken, adapters):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda tensors: tensors.pop(NORM), rf"missing \['{NORM}'\]"),
-        (lambda tensors: tensors.update({"lm_head.weight": torch.ones(2)}), r"not in the base \['lm_head.weight'\]"),
-        (lambda tensors: tensors.update({NORM: torch.zeros(0)}), f"{NORM} is empty"),
+        (
+            lambda tensors: tensors.update({"lm_head.weight": tensors[NORM][:2].clone()}),
+            r"not in the base \['lm_head.weight'\]",
+        ),
+        (lambda tensors: tensors.update({NORM: tensors[NORM][:0].clone()}), f"{NORM} is empty"),
         (lambda tensors: tensors.update({NORM: tensors[NORM][:-1].clone()}), f"{NORM} is .*shape"),
         (lambda tensors: tensors.update({NORM: tensors[NORM].half()}), f"{NORM} is .*F16.*in the base .*F32"),
         (lambda tensors: tensors[NORM].fill_(float("nan")), f"{NORM} holds NaN or Inf"),
         (lambda tensors: tensors[ADAPTED][0].fill_(float("inf")), f"{ADAPTED} holds NaN or Inf"),
-        (lambda tensors: tensors[NORM][7:8].nextafter_(torch.ones(1) * 9), f"{NORM} is not the base's.*: 1 of"),
-        (lambda tensors: tensors[ADAPTED][3, 5:6].nextafter_(torch.ones(1) * 9), f"{ADAPTED} is not what the training"),
+        (
+            lambda tensors: tensors[NORM][7:8].nextafter_(tensors[NORM].new_full((1,), 9)),
+            f"{NORM} is not the base's.*: 1 of",
+        ),
+        (
+            lambda tensors: tensors[ADAPTED][3, 5:6].nextafter_(tensors[NORM].new_full((1,), 9)),
+            f"{ADAPTED} is not what the training",
+        ),
     ],
 )
-def test_a_wrong_tensor_is_caught(broken, adapters, change, said):
+def test_a_wrong_tensor_is_caught(broken, adapters, change, message):
     rewrite(broken / "model.safetensors", change)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         verify(broken, str(BASE), adapters[:1])
 
 
 def test_a_tensor_in_another_shard_is_caught(broken_shards, sharded, adapters):
     """The checkpoint is in order by itself, but its index is not the base's."""
+    from export.checkpoint import stored_tensors
+
     stored = stored_tensors(broken_shards)
-    here = stored[NORM].file
-    there = next(found.file for found in stored.values() if found.file != here)
-    tensor = load_file(broken_shards / here)[NORM]
-    rewrite(broken_shards / here, lambda tensors: tensors.pop(NORM))
-    rewrite(broken_shards / there, lambda tensors: tensors.update({NORM: tensor}))
+    shard = stored[NORM].file
+    other = next(tensor.file for tensor in stored.values() if tensor.file != shard)
+    moved = load_file(broken_shards / shard)[NORM]
+    rewrite(broken_shards / shard, lambda tensors: tensors.pop(NORM))
+    rewrite(broken_shards / other, lambda tensors: tensors.update({NORM: moved}))
     with pytest.raises(UserError, match=f"index.json and the files disagree on {NORM}"):
         verify(broken_shards, str(sharded), adapters)
-    edit_json(broken_shards / INDEX, lambda index: index["weight_map"].update({NORM: there}))
-    with pytest.raises(UserError, match=f"{NORM} is .*{there}"):
+    edit_json(broken_shards / INDEX, lambda index: index["weight_map"].update({NORM: other}))
+    with pytest.raises(UserError, match=f"{NORM} is .*{other}"):
         verify(broken_shards, str(sharded), adapters)
 
 
@@ -165,6 +191,10 @@ def test_other_adapters_are_caught(merged_shards, sharded, adapters):
 
 
 def test_other_logits_are_caught(merged, adapters):
+    import torch
+
+    from export.answers import check_answers, load, with_adapters
+
     with pytest.raises(UserError, match=r"logits differ from the trained model's by .*, more than 1e-04"):
         check_answers(merged, lambda: load(BASE), SPEC, torch.float32)
     with pytest.raises(UserError, match="logits differ"):  # stored in bf16, with a measured tolerance
@@ -177,17 +207,24 @@ def test_other_verdicts_from_the_same_logits_are_caught(broken, adapters):
         verify(broken, str(BASE), adapters[:1])
 
 
-def test_the_verify_command_writes_its_report(merged, adapters, tmp_path):
-    done = run_stage("export", "verify", merged, "--base", BASE, "--adapter", adapters[0])
-    assert done.returncode == 0, done.stderr
+def run_verify(monkeypatch, *arguments):
+    from export.__main__ import main
+
+    monkeypatch.setattr(sys, "argv", ["export", "verify", *map(str, arguments)])
+    main()
+
+
+def test_the_verify_command_writes_its_report(merged, adapters, monkeypatch, capsys):
+    run_verify(monkeypatch, merged, "--base", BASE, "--adapter", adapters[0])
     assert json.loads((merged / "export_report.json").read_text())["passed"] is True
-    assert "verified: 1," in done.stdout
+    assert "verified: 1," in capsys.readouterr().out
 
 
-def test_the_verify_command_says_what_is_wrong(merged, adapters, tmp_path):
+def test_the_verify_command_names_what_is_wrong(merged, adapters, tmp_path, monkeypatch):
     bare = shutil.copytree(merged, tmp_path / "bare")
     (bare / "tokenizer.json").unlink()
-    done = run_stage("export", "verify", bare, "--base", BASE, "--adapter", adapters[0])
-    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1] == f"error: {bare}: tokenizer.json missing"
+    with pytest.raises(SystemExit) as exit_:
+        run_verify(monkeypatch, bare, "--base", BASE, "--adapter", adapters[0])
+    assert exit_.value.code == f"error: {bare}: tokenizer.json missing"  # on stderr, with status 1
     report = json.loads((bare / "export_report.json").read_text())
     assert report == {"passed": False, "failed": f"{bare}: tokenizer.json missing"}
