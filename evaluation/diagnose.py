@@ -21,10 +21,9 @@ from evaluation.attention_maps import Look, heat, looks, measure
 from evaluation.report import print_table
 from spatial_edit_reward import KEYS, Spec
 from spatial_edit_reward.chat import prompt_messages
-from spatial_edit_reward.draw import PREDICTED_COLOR, TRUE_COLOR, Outline, data_uri, with_boxes
+from spatial_edit_reward.draw import PREDICTED_COLOR, TRUE_COLOR, Outline, data_uri, draw_boxes, overlay_heatmap
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.files import write_json
-from spatial_edit_reward.heatmap import with_heat
 from spatial_edit_reward.images import fit
 from spatial_edit_reward.inference.generation import generate_batch
 from spatial_edit_reward.inference.model import load_model, load_processor
@@ -78,10 +77,10 @@ def pictures_of(row: Mapping[str, Any], completion: str, pair: Sequence[Look], p
         maps = [heat(look, tokens) for look in pair]
         highest = max(float(values.max()) for values in maps)
         images = [
-            with_heat(image, (values / highest).cpu().numpy(), SHOWN_SIDE)
+            overlay_heatmap(image, (values / highest).cpu().numpy(), SHOWN_SIDE)
             for image, values in zip(row["images"], maps, strict=True)
         ]
-        shown[part] = [data_uri(images[0]), data_uri(with_boxes(images[1], boxes, side=None))]
+        shown[part] = [data_uri(images[0]), data_uri(draw_boxes(images[1], boxes, side=None))]
     return shown
 
 
@@ -128,7 +127,7 @@ def diagnose(model_name: str, spec: Spec, rows: Dataset, count: int, folder: Pat
         sizes = {name: look.height * look.width for name, look in zip(PICTURES, pair, strict=True)}
         measured.append({"id": row["id"], "completion": said.text, "picture_tokens": sizes, "parts": found})
         shown = pictures_of(row, said.text, pair, parts)
-        cards.append({**row, "completion": said.text, "parts": found, "pictures": shown})
+        cards.append({**row, "completion": said.text, "parts": found, "images": shown})
     if not measured:
         raise UserError(f"{model_name}: no readable verdict on {len(left_out)} rows, so there is nothing to diagnose")
     means = {

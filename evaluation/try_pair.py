@@ -12,7 +12,7 @@ from accelerate import PartialState
 from spatial_edit_reward import TASKS, ParseFailure, Spec, Task, Verdict, aggregate, load_spec, repair
 from spatial_edit_reward.chat import prompt_messages
 from spatial_edit_reward.checks import failed_checks, valid_scores
-from spatial_edit_reward.draw import PREDICTED_COLOR, Outline, data_uri, with_boxes
+from spatial_edit_reward.draw import PREDICTED_COLOR, Outline, data_uri, draw_boxes
 from spatial_edit_reward.images import fit, open_image
 from spatial_edit_reward.inference.generation import Completion, generate
 from spatial_edit_reward.inference.model import load_model, load_processor
@@ -84,14 +84,14 @@ def try_pair(model_name: str, source: Path, edited: Path, instruction: str, file
     boxes = drawable_boxes(found.edit_region if found else None)
     outlines = [Outline(PREDICTED_COLOR, box, str(place)) for place, box in boxes]
     total = overall(answers, spec)
-    shown = [with_boxes(pictures[0], (), SHOWN_SIDE), with_boxes(pictures[1], outlines, SHOWN_SIDE)]
+    shown = [draw_boxes(pictures[0], (), SHOWN_SIDE), draw_boxes(pictures[1], outlines, SHOWN_SIDE)]
     render_page(
         "try.html.j2",
         file,
         title=instruction,
         model=model_name,
         size=f"{pictures[1].width} x {pictures[1].height}",
-        pictures=[data_uri(picture) for picture in shown],
+        images=[data_uri(image) for image in shown],
         answers=answers,
         overall="–" if total is None else f"{total:.3f}",
     )

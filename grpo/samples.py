@@ -26,7 +26,7 @@ class SamplePages(TrainerCallback):
         if not state.is_world_process_zero or not self.trainer.rollout:
             return
         cards = [
-            Card.of(
+            Card.from_row(
                 row,
                 row["images"],
                 completion_text(completion),

@@ -10,7 +10,7 @@ from PIL import Image
 
 from spatial_edit_reward import Task, Verdict
 from spatial_edit_reward.boxes import finite_number, valid_box
-from spatial_edit_reward.draw import PREDICTED_COLOR, Outline, picture_part, with_boxes
+from spatial_edit_reward.draw import PREDICTED_COLOR, Outline, draw_boxes, image_part
 
 SHOWN: dict[str, str] = {
     "sc": (
@@ -64,8 +64,8 @@ def messages_for(
 
     `images`: the source first where the task is "sc", the edited one last.
     """
-    pictures = [picture_part(images[0].convert("RGB"))] if task == "sc" else []
-    pictures.append(picture_part(with_boxes(images[-1], _outlines(verdict), side=None)))
+    pictures = [image_part(images[0].convert("RGB"))] if task == "sc" else []
+    pictures.append(image_part(draw_boxes(images[-1], _outlines(verdict), side=None)))
     question = QUESTION.format(shown=SHOWN[task], asked=ASKED[task], instruction=instruction, verdict=text.strip())
     # Half of a surrogate pair can be held by a Python string and not by a request.
     question = question.encode(errors="replace").decode()

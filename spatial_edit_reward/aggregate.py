@@ -8,16 +8,24 @@ from spatial_edit_reward.spec import Spec
 
 
 def aggregate(sc: Sequence[float], pq: Sequence[float], spec: Spec) -> float:
-    """R = (SC / high)^0.8 * (PQ / high)^0.2, SC = 0.6 success + 0.4 over-editing, PQ = half and half (arXiv 2602.07458).
+    """R = SC^0.8 * PQ^0.2, SC = 0.6 success + 0.4 over-editing, PQ half naturalness and half artifacts (arXiv 2602.07458).
 
-    `sc`, `pq`: the two scores of each verdict, within the spec's range; the exponents and weights are the spec's.
-    Both scores are taken relative to the range, so that R is 0..1 for a range that does not start at 0.
+    The paper divides SC and PQ by the highest score. Here each is its share of the spec's range, (score - low) / (high - low),
+    so that R is 0..1 for a range that does not start at 0 too. The exponents and weights are the spec's.
+
+    Args:
+        sc, pq: the two scores of each verdict, in points, within the spec's range.
+
+    >>> from spatial_edit_reward import Spec
+    >>> spec = Spec(pixels={"min": 65_536, "max": 1_048_576, "multiple": 32}, max_new_tokens=1024)
+    >>> round(aggregate(sc=[20, 25], pq=[15, 20], spec=spec), 3)
+    0.841
     """
     low, high = spec.score_range
-    how = spec.aggregation
+    exponents = spec.aggregation
 
     def share(scores: Sequence[float], weights: tuple[float, float]) -> float:
         mean = sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights)
         return (mean - low) / (high - low)
 
-    return float(share(sc, how.sc_scores) ** how.sc * share(pq, how.pq_scores) ** how.pq)
+    return float(share(sc, exponents.sc_scores) ** exponents.sc * share(pq, exponents.pq_scores) ** exponents.pq)

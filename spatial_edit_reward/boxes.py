@@ -30,7 +30,13 @@ def true_boxes(reference: Mapping[str, Any]) -> list[Box]:
 
 
 def valid_box(region: Any) -> Box | None:
-    """A region's box if it is well formed: four finite numbers in 0..1000 with x1 < x2 and y1 < y2; else None."""
+    """A region's box if it is one: four finite numbers in 0..BOX_SCALE with x1 < x2 and y1 < y2; else None.
+
+    >>> valid_box({"id": 0, "label": "cup", "bbox_2d": [10, 20, 300, 400]})
+    (10.0, 20.0, 300.0, 400.0)
+    >>> valid_box({"id": 0, "label": "cup", "bbox_2d": [300, 20, 10, 400]}) is None
+    True
+    """
     corners = region.get("bbox_2d") if isinstance(region, dict) else None
     if not isinstance(corners, list) or len(corners) != 4:
         return None

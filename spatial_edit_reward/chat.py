@@ -1,4 +1,4 @@
-"""The chat messages that ask for a verdict, and the one that answers with it: made at this one place."""
+"""The chat messages that ask for a verdict, and the one that answers with it: made here alone."""
 
 from __future__ import annotations
 

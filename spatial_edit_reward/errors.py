@@ -32,8 +32,8 @@ class SpecError(UserError):
     """A `verdict.json` that is missing or does not hold what it must; the message names file and field."""
 
 
-# Seconds that the processes beside a node's first one wait before they say an error: their launcher ends them meanwhile if the
-# first one had it too, so that it is said once.
+# Seconds that the processes beside a node's first one wait before they print an error: their launcher ends them meanwhile if
+# the first one had it too, so that it is printed once.
 OTHERS_WAIT = 30
 
 

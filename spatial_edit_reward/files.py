@@ -9,27 +9,32 @@ from typing import Any
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Writes JSON in one step: the file is there whole or as it was."""
+    """Writes JSON in one step: the file is complete, or as it was."""
     partial = file.with_name(f"{file.name}.partial")
     partial.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
     os.replace(partial, file)
 
 
 def differences(old: Any, new: Any, at: str = "") -> list[str]:
-    """What differs between two JSON values, at most three places, as "key: old -> new"."""
+    """What differs between two JSON values, the first three keys, as "key: old -> new"."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(set(old) | set(new))
-        found = [line for key in keys for line in differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)]
-        return found[:3]
+        lines = [line for key in keys for line in differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)]
+        return lines[:3]
     return [] if old == new else [f"{at}: {old!r} -> {new!r}"]
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The verdicts in `file`; a last line that was cut off by a kill is dropped from the file too."""
+    """The JSON objects in `file`, one a line; a last line that was cut off by a kill is dropped from the file too."""
     if not file.exists():
         return []
-    whole = file.read_bytes()
-    kept = whole[: whole.rfind(b"\n") + 1]
-    if kept != whole:
-        file.write_bytes(kept)
-    return [json.loads(line) for line in kept.decode().splitlines()]
+    content = file.read_bytes()
+    complete = content[: content.rfind(b"\n") + 1]
+    if complete != content:
+        file.write_bytes(complete)
+    return [json.loads(line) for line in split_lines(complete.decode())]
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of `text` that are not blank, split at line feeds alone: JSON may hold U+2028, where str.splitlines splits."""
+    return [line for line in text.split("\n") if line.strip()]

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import io
 import math
-import struct
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from spatial_edit_reward.errors import UserError
-from spatial_edit_reward.spec import Pixels
+from spatial_edit_reward.errors import UserError, one_line
+from spatial_edit_reward.spec import MAX_PIXELS, Pixels
 
-# What is opened at all: more is no picture of an edit, and may be a decompression bomb.
+# What is opened at all: a larger file is no image of an edit, and may be a decompression bomb.
 MAX_BYTES = 64 * 2**20
-MAX_PIXELS = 64 * 10**6
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # MPO comes in by the door of JPEG
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # MPO, of some cameras, is read as JPEG
 JPEG_QUALITY = 95
-ORIENTATION = 0x0112
+ORIENTATION = 0x0112  # the EXIF tag
+# Qwen-VL's processor raises for an image whose one side is more than this many times the other.
+MAX_ASPECT_RATIO = 200
 
 
 class ImageError(Exception):
@@ -29,8 +30,8 @@ class ImageError(Exception):
         self.kind, self.detail = kind, detail
 
 
-def read_picture(source: Path | bytes) -> tuple[Image.Image, bytes, bool]:
-    """(picture upright as RGB, the file's bytes, whether those bytes decode to just these pixels) of a file or its content.
+def read_image(source: Path | bytes) -> tuple[Image.Image, bytes, bool]:
+    """(image upright as RGB, the file's bytes, whether those bytes decode to just these pixels) of a file or its content.
 
     Transparency is laid on white, 16 bits become 8, of an animation the first frame is taken. Raises ImageError.
     """
@@ -47,8 +48,10 @@ def read_picture(source: Path | bytes) -> tuple[Image.Image, bytes, bool]:
             as_it_is = plain and opened.getexif().get(ORIENTATION, 1) == 1 and "transparency" not in opened.info
             opened.load()
             return as_rgb(ImageOps.exif_transpose(opened)), content, as_it_is
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise ImageError("image_unreadable", " ".join(str(error).split())[:120]) from None
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow lets out whatever a damaged file leads it to, TypeError and struct.error too
+        raise ImageError("image_unreadable", one_line(error, 120)) from None
 
 
 def read_bytes(file: Path) -> bytes:
@@ -72,11 +75,11 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def open_image(file: Path) -> Image.Image:
-    """The picture in `file`, upright, as RGB. Raises UserError where it is missing or cannot be read."""
+    """The image in `file`, upright, as RGB. Raises UserError where it is missing or cannot be read."""
     if not file.exists():
         raise UserError(f"{file}: no such image")
     try:
-        return read_picture(file)[0]
+        return read_image(file)[0]
     except ImageError as error:
         raise UserError(f"{file}: not a readable image: {error.detail}") from None
 
@@ -84,7 +87,14 @@ def open_image(file: Path) -> Image.Image:
 def fitted_size(width: int, height: int, pixels: Pixels) -> tuple[int, int]:
     """The (width, height) nearest in shape whose sides are multiples of `pixels.multiple` and whose area is within limits.
 
-    The rule is Qwen-VL's: round both sides; over `max`, scale down and round down; under `min`, scale up and round up.
+    The rule is `smart_resize` of Qwen-VL's processor: round both sides; over `max`, scale down and round down; under `min`,
+    scale up and round up. Only a strip so thin that its short side would round to nothing keeps `multiple` there and gives
+    up its shape: its long side is cut to what `max` and MAX_ASPECT_RATIO allow, where the processor would resize again, or
+    raise. `max` has to be some times `min`: rounding needs room.
+
+    >>> limits = Pixels(min=65_536, max=262_144, multiple=32)
+    >>> fitted_size(1024, 768, limits), fitted_size(100, 100, limits), fitted_size(20_000, 8, limits)
+    ((576, 416), (256, 256), (6400, 32))
     """
     step = pixels.multiple
     new_width, new_height = max(step, round(width / step) * step), max(step, round(height / step) * step)
@@ -92,24 +102,27 @@ def fitted_size(width: int, height: int, pixels: Pixels) -> tuple[int, int]:
         scale = math.sqrt(width * height / pixels.max)
         new_width = max(step, math.floor(width / scale / step) * step)
         new_height = max(step, math.floor(height / scale / step) * step)
+        new_width = max(step, min(new_width, pixels.max // new_height // step * step))
+        new_height = min(new_height, pixels.max // new_width // step * step)
     elif new_width * new_height < pixels.min:
         scale = math.sqrt(pixels.min / (width * height))
         new_width = math.ceil(width * scale / step) * step
         new_height = math.ceil(height * scale / step) * step
-    return new_width, new_height
+    longest = MAX_ASPECT_RATIO * min(new_width, new_height)
+    return min(new_width, longest), min(new_height, longest)
 
 
 def fit(image: Image.Image, pixels: Pixels) -> Image.Image:
-    """`image` as RGB in its fitted size, so that the model's processor finds nothing to resize."""
+    """`image` as RGB in its fitted size, so that the model's processor has nothing to resize."""
     size = fitted_size(*image.size, pixels)
     image = as_rgb(image)
     return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
 
 
-def encode(image: Image.Image, store: str) -> bytes:
+def encode(image: Image.Image, codec: Literal["png", "jpeg"]) -> bytes:
     """The bytes of `image` as "png", lossless, or "jpeg", which changes what `pq` judges."""
     buffer = io.BytesIO()
-    if store == "png":
+    if codec == "png":
         image.save(buffer, "PNG", compress_level=1)  # three times as fast as the default, a tenth larger
     else:
         image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)

@@ -1,4 +1,4 @@
-"""Two doors from a completion to a verdict: `parse`, strict, for rewards, and `repair`, lenient, for use. Neither invents."""
+"""Two parsers: `parse`, strict, for rewards, and `repair`, lenient, for use. Neither makes up a score."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RepeatedKey(ParseFailure):
 
 @dataclass(frozen=True)
 class Repaired:
-    """A verdict got by `repair`; `changed` tells whether the completion had to be mended (`parse` would have refused it)."""
+    """A verdict got by `repair`; `changed`: the completion had to be repaired (`parse` would have refused it)."""
 
     verdict: Verdict
     changed: bool
@@ -46,27 +46,33 @@ def _no_constant(name: str) -> NoReturn:
 DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_no_constant)
 
 
-def _verdict(found: Any, task: Task) -> Verdict:
-    """`found` as a verdict, its keys, their order and the three container types checked."""
-    if not isinstance(found, dict):
+def _verdict(value: Any, task: Task) -> Verdict:
+    """The JSON `value` as a verdict, its keys, their order and the three container types checked."""
+    if not isinstance(value, dict):
         raise ParseFailure("not a JSON object")
-    if tuple(found) != KEYS[task]:
+    if tuple(value) != KEYS[task]:
         raise ParseFailure(f"keys must be {', '.join(KEYS[task])} in this order")
     for key, kind in (("edit_region", list), ("reasoning", str), ("score", list)):
-        if key in found and not isinstance(found[key], kind):
+        if key in value and not isinstance(value[key], kind):
             raise ParseFailure(f"{key} must be a {'string' if kind is str else 'list'}")
-    return Verdict(task, found.get("edit_region"), found["reasoning"], found["score"])
+    return Verdict(task, value.get("edit_region"), value["reasoning"], value["score"])
 
 
 def parse(text: str, task: Task) -> Verdict:
     """The verdict that `text` is: exactly one JSON object with the task's keys in order, white space around it allowed.
 
     Raises ParseFailure for anything else: a fence, text around it, a key given twice at any depth, NaN or Infinity,
-    nesting or integers beyond what Python reads. Ids, boxes and scores are kept as found.
+    nesting or integers beyond what Python reads. Ids, boxes and scores are kept as they are: see `failed_checks`.
+
+    >>> parse('{"reasoning": "No visible artifacts.", "score": [20, 11]}', "pq").score
+    [20, 11]
+    >>> parse('The verdict: {"reasoning": "No visible artifacts.", "score": [20, 11]}', "pq")
+    Traceback (most recent call last):
+    spatial_edit_reward.parser.ParseFailure: no JSON: Expecting value at character 0
     """
     text = text.strip()
     try:
-        found, end = DECODER.raw_decode(text)
+        value, end = DECODER.raw_decode(text)
     except json.JSONDecodeError as error:
         raise ParseFailure(f"no JSON: {error.msg} at character {error.pos}") from None
     except RecursionError:
@@ -77,27 +83,31 @@ def parse(text: str, task: Task) -> Verdict:
         raise ParseFailure(str(error)) from None
     if end != len(text):
         raise ParseFailure("text after the JSON object")
-    return _verdict(found, task)
+    return _verdict(value, task)
 
 
 def repair(text: str, task: Task) -> Repaired:
-    """The verdict in `text` after mending its JSON (fences, prose around it, a missing bracket), keys in any order.
+    """The verdict in `text` after repairing its JSON (fences, prose around it, a missing bracket), keys in any order.
 
     Raises ParseFailure where the keys or scores are not all there: a cut-off verdict is not filled up.
+
+    >>> repaired = repair('Sure! {"score": [20, 11], "reasoning": "No visible artifacts."}', "pq")
+    >>> repaired.changed, repaired.verdict.score
+    (True, [20, 11])
     """
     try:
         return Repaired(parse(text, task), changed=False)
     except ParseFailure:
         pass
     try:
-        found = json_repair.loads(text)
+        value = json_repair.loads(text)
     except (RecursionError, ValueError) as error:
         raise ParseFailure(f"beyond repair: {error}") from None
-    if isinstance(found, list):  # prose with brackets of its own around the object
-        found = next((part for part in found if isinstance(part, dict) and set(part) == set(KEYS[task])), None)
-    if not isinstance(found, dict) or set(found) != set(KEYS[task]):
+    if isinstance(value, list):  # prose with brackets of its own around the object
+        value = next((part for part in value if isinstance(part, dict) and set(part) == set(KEYS[task])), None)
+    if not isinstance(value, dict) or set(value) != set(KEYS[task]):
         raise ParseFailure(f"beyond repair: no object with the keys {', '.join(KEYS[task])}")
-    verdict = _verdict({key: found[key] for key in KEYS[task]}, task)
+    verdict = _verdict({key: value[key] for key in KEYS[task]}, task)
     if len(verdict.score) != 2:
         raise ParseFailure("beyond repair: the two scores are not there")
     return Repaired(verdict, changed=True)
@@ -132,5 +142,5 @@ def parse_or_reason(text: str, task: Task) -> Verdict | str:
 
 def parse_or_none(completion: Completion, task: Task) -> Verdict | None:
     """The completion's verdict; None where it is unparsed. The verdict is shared: do not change it."""
-    found = parse_or_reason(completion_text(completion), task)
-    return None if isinstance(found, str) else found
+    verdict = parse_or_reason(completion_text(completion), task)
+    return None if isinstance(verdict, str) else verdict

@@ -28,9 +28,9 @@ BEYOND_EVERY_LIST = 10**9
 
 @dataclass(frozen=True)
 class Verdict:
-    """A parsed verdict. Everything inside is as the model wrote it: types and ranges are judged by the `format` reward.
+    """A parsed verdict. Everything in the lists is as the model wrote it; `failed_checks` says whether it is valid.
 
-    `edit_region` is None for `pq`, else the list found; `score` is the list found.
+    `edit_region` is None for `pq`.
     """
 
     task: Task
@@ -42,7 +42,7 @@ class Verdict:
 def cited_ids(reasoning: str) -> list[int]:
     """The ids of the `<|bbox_ID|>` tags in `reasoning`, in order, repeats kept; at most BEYOND_EVERY_LIST."""
     digits = [match.group(1) for match in TAG.finditer(reasoning)]
-    return [int(found) if len(found) < 10 else BEYOND_EVERY_LIST for found in digits if found is not None]
+    return [int(number) if len(number) < 10 else BEYOND_EVERY_LIST for number in digits if number is not None]
 
 
 def _number(value: float) -> float | int:
@@ -55,6 +55,9 @@ def render(task: Task, reference: Mapping[str, Any]) -> str:
 
     `reference`: {"edit_region": list of {"id", "label", "bbox_2d"}, "reasoning": str, "score": [float, float]}.
     Raises ValueError where a key that the task needs is missing or null.
+
+    >>> render("pq", {"reasoning": "No visible artifacts.", "score": [20.0, 12.5]})
+    '{"reasoning": "No visible artifacts.", "score": [20, 12.5]}'
     """
     verdict: dict[str, Any] = {}
     for key in KEYS[task]:

@@ -1,18 +1,23 @@
-"""`verdict.json`: prompts and limits that travel with every checkpoint, so that training, evaluation and serving agree."""
+"""`verdict.json`: prompts and limits that travel with every checkpoint, so that training, evaluation and serving agree.
+
+It may come from anywhere with a checkpoint, so that every value in it is bounded.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from string import Template
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from spatial_edit_reward.errors import SpecError, first_error
-from spatial_edit_reward.schema import TASKS, Task
+from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE, TASKS, ScoreRange, Task
 
 FILE_NAME = "verdict.json"
+MAX_BYTES = 2**20  # of the file
+MAX_PIXELS = 64 * 10**6  # of an image
 
 # The instruction comes last: next to the answer that has to name what it names.
 SC_PROMPT = """The first picture is the source, the second picture is what an edit made of it. Judge the edit. \
@@ -30,14 +35,31 @@ Answer with one JSON object and nothing else, with these keys in this order:
 The editing instruction: $instruction"""
 
 
-def _asking(text: str) -> str:
+def _check_prompt(text: str) -> str:
     if not Template(text).is_valid() or "instruction" not in Template(text).get_identifiers():
         raise ValueError("a prompt must hold $instruction, and a dollar sign of its own written $$")
     return text
 
 
+def _check_rises(bounds: ScoreRange) -> ScoreRange:
+    if bounds[0] >= bounds[1]:
+        raise ValueError("score_range must rise from low to high")
+    return bounds
+
+
+def _check_weights(weights: tuple[float, float]) -> tuple[float, float]:
+    if sum(weights) == 0:
+        raise ValueError("one of the two must be above 0")
+    return weights
+
+
 # A text with `$instruction` and, where wanted, `$low` and `$high`.
-Prompt = Annotated[str, AfterValidator(_asking)]
+Prompt = Annotated[str, AfterValidator(_check_prompt)]
+Points = Annotated[float, Field(ge=-1e6, le=1e6)]
+Bounds = Annotated[tuple[Points, Points], AfterValidator(_check_rises)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+Weights = Annotated[tuple[Weight, Weight], AfterValidator(_check_weights)]
+PixelCount = Annotated[int, Field(gt=0, le=MAX_PIXELS)]
 
 
 class _Strict(BaseModel):
@@ -47,36 +69,50 @@ class _Strict(BaseModel):
 class Pixels(_Strict):
     """Limits of an image's area in pixels, inclusive, and the side that both of its sides are a multiple of."""
 
-    min: Annotated[int, Field(gt=0)]
-    max: Annotated[int, Field(gt=0)]
-    multiple: Annotated[int, Field(gt=0)]
+    min: PixelCount
+    max: PixelCount
+    multiple: PixelCount
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.min > self.max or self.multiple**2 > self.max:
+            raise ValueError("max must be at least min, and at least multiple x multiple")
+        return self
 
 
 class Aggregation(_Strict):
-    """R = (SC / high)^sc * (PQ / high)^pq, with SC and PQ the weighted means of their two scores (arXiv 2602.07458)."""
+    """R = SC^sc * PQ^pq, with SC and PQ the weighted means of their two scores, relative to the range (arXiv 2602.07458)."""
 
-    sc: Annotated[float, Field(ge=0)] = 0.8
-    pq: Annotated[float, Field(ge=0)] = 0.2
-    sc_scores: tuple[float, float] = (0.6, 0.4)
-    pq_scores: tuple[float, float] = (0.5, 0.5)
+    sc: Weight = 0.8
+    pq: Weight = 0.2
+    sc_scores: Weights = (0.6, 0.4)
+    pq_scores: Weights = (0.5, 0.5)
+
+    @model_validator(mode="after")
+    def _check_exponents(self) -> Self:
+        _check_weights((self.sc, self.pq))
+        return self
 
 
 class Spec(_Strict):
-    """What is asked (prompts, with `$instruction`, `$low` and `$high`), on which pixels, and how long the answer may be."""
+    """What is asked, on which pixels, in which range a score is, and how long the completion may be.
+
+    >>> spec = Spec(pixels=Pixels(min=65_536, max=1_048_576, multiple=32), max_new_tokens=1024, score_range=(0, 10))
+    >>> spec.prompt("pq", "Remove the cup.").splitlines()[-1]
+    'The editing instruction: Remove the cup.'
+    """
 
     version: Literal[1] = 1
     prompts: dict[Task, Prompt] = {"sc": SC_PROMPT, "pq": PQ_PROMPT}
-    score_range: tuple[float, float] = (0.0, 25.0)
+    score_range: Bounds = DEFAULT_SCORE_RANGE
     pixels: Pixels
-    max_new_tokens: Annotated[int, Field(gt=0)]
+    max_new_tokens: Annotated[int, Field(gt=0, le=2**17)]
     aggregation: Aggregation = Aggregation()
 
     @model_validator(mode="after")
-    def _whole(self) -> Spec:
+    def _check_tasks(self) -> Self:
         if set(self.prompts) != set(TASKS):
             raise ValueError(f"prompts must be given for {' and '.join(TASKS)}")
-        if self.score_range[0] >= self.score_range[1] or self.pixels.min > self.pixels.max:
-            raise ValueError("score_range and pixels must each rise from low to high")
         return self
 
     def prompt(self, task: Task, instruction: str) -> str:
@@ -86,12 +122,15 @@ class Spec(_Strict):
 
 
 def load_spec(folder: Path) -> Spec:
-    """The spec saved in `folder`. Raises SpecError where there is none or it is not one."""
+    """The spec saved in `folder`. Raises SpecError where there is none, it cannot be read, or it is not one."""
     file = folder / FILE_NAME
     try:
-        return Spec.model_validate_json(file.read_text())
+        with file.open("rb") as opened:
+            return Spec.model_validate_json(opened.read(MAX_BYTES))
     except FileNotFoundError:
         raise SpecError(f"{folder}: no {FILE_NAME} in it, so its prompts and limits are unknown") from None
+    except OSError as error:
+        raise SpecError(f"{file}: cannot be read: {error.strerror}") from None
     except ValidationError as error:
         key, message = first_error(error)
         raise SpecError(f"{file}: {key or 'content'}: {message}") from None

@@ -1,13 +1,13 @@
-"""One public row -> one canonical row with encoded images, or the fault that drops it. Runs in the pool's processes."""
+"""One public row -> one canonical row with encoded images, or the error that drops it. Runs in the pool's processes."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pyarrow
 from pyarrow import parquet
@@ -17,10 +17,12 @@ from data.cleaning.fixer import Policy, RowError, RowFixer
 from data.cleaning.verdicts import read_scores, read_verdict
 from data.hashes import Benchmark, pixel_hash
 from data.readers.parts import Slice
-from data.readers.raw import Picture, Raw
+from data.readers.raw import ImageSource, Raw
+from data.recipe import Split
 from data.templates import PromptTemplate
 from spatial_edit_reward import Spec, Task, render
-from spatial_edit_reward.images import ImageError, encode, fit, read_picture
+from spatial_edit_reward.images import ImageError, encode, fit, read_image
+from spatial_edit_reward.schema import ScoreRange
 
 TASK_OF_IMAGES: dict[int, Task] = {2: "sc", 1: "pq"}
 
@@ -30,195 +32,206 @@ class Context:
     """What every row is prepared with; sent to each process once."""
 
     spec: Spec
-    policy: dict[str, Policy]
-    tolerance: float
-    store: str
+    policy: Mapping[str, Policy]
+    box_tolerance: float
+    image_format: Literal["png", "jpeg"]
     benchmark: Benchmark | None
     tokenizer: Path | None
     schema: pyarrow.Schema
-    templates: dict[tuple[str, Task], PromptTemplate] = field(default_factory=dict)
+    templates: Mapping[tuple[str, Task], PromptTemplate] = field(default_factory=dict)
 
 
-class Encoded(NamedTuple):
-    """A fitted picture as its row stores it: bytes, (width, height) in pixels, pixel hash, overlap with a benchmark."""
+class LoadedImage(NamedTuple):
+    """A fitted image as its row stores it: bytes, (width, height) in pixels, pixel hash, overlap with a benchmark."""
 
     content: bytes
     size: tuple[int, int]
-    kept_bytes: bool
-    digest: bytes
+    as_it_was: bool
+    pixel_hash: bytes
     overlap: str | None
 
 
-@dataclass(frozen=True)
-class Outcome:
+@dataclass
+class RowRecord:
     """What became of one public row; for a row that is kept also what splits and report need of it, without its pixels.
 
-    `whole`: it has a verdict that stage 1 can imitate. `explained`: whether the source's template made its prompt, None without
-    either. `tokens`: of prompt, images and completion; `said`: of the completion.
+    Args:
+        fixed: Kind -> detail of what was fixed in it.
+        explained: Whether the source's template made its prompt; None without either.
+        has_verdict: It has a complete verdict, which stage 1 can imitate.
+        original_images: How many of its images kept their bytes.
+        tokens: Of prompt, images and completion; `completion_tokens`: of the completion alone.
+        source_index: Of its source in the list of all.
+        stored: It is in its chunk's shard, dropped later or not.
     """
 
-    place: str
+    location: str
     id: str
     source: str
-    fault: RowError | None = None
-    fixed: tuple[str, ...] = ()
+    error: RowError | None = None
+    fixed: Mapping[str, str] = field(default_factory=dict)
     explained: bool | None = None
     task: Task = "sc"
     instruction: str = ""
     group: str | None = None
-    digests: tuple[bytes, ...] = ()
-    whole: bool = False
+    image_hashes: tuple[bytes, ...] = ()
+    has_verdict: bool = False
     sizes: tuple[tuple[int, int], ...] = ()
-    kept_bytes: int = 0
+    original_images: int = 0
     score: tuple[float, ...] = ()
     boxes: tuple[tuple[float, ...], ...] | None = None
     tokens: int = 0
-    said: int = 0
+    completion_tokens: int = 0
+    source_index: int = 0
+    stored: bool = False
+    split: Split | None = None
 
 
-class Worker:
-    """A process's context, set once by the pool's initializer."""
-
-    context: Context
-
-
-def start(context: Context) -> None:
-    Worker.context = context
-    encoded.cache_clear()
-
-
-# A group's rows follow one another and share pictures.
-@lru_cache(maxsize=16)
-def encoded(source: Picture) -> Encoded:
-    """The fitted picture of a file, a slice of tar parts or a file's content. Raises RowError."""
-    context = Worker.context
-    try:
-        opened, content, as_it_is = read_picture(source.read() if isinstance(source, Slice) else source)
-    except ImageError as error:
-        raise RowError(error.kind, error.detail) from None
-    picture = fit(opened, context.spec.pixels)
-    kept = as_it_is and picture.size == opened.size
-    digest = pixel_hash(picture)
-    overlap = context.benchmark.overlap(picture, digest) if context.benchmark else None
-    return Encoded(content if kept else encode(picture, context.store), picture.size, kept, digest, overlap)
-
-
-@lru_cache(maxsize=1)
-def tokenizer(folder: Path) -> Tokenizer:
-    return Tokenizer.from_file(str(folder / "tokenizer.json"))
-
-
-def task_of(raw: Raw) -> Task:
-    """The task that the number of images says. Raises RowError where the row's own word is another one."""
+def image_task(raw: Raw) -> Task:
+    """The task of a row with so many images. Raises RowError where the row itself names another one."""
     if not raw.images:
         raise RowError("no_images", "it names no image")
     if len(raw.images) not in TASK_OF_IMAGES:
         raise RowError("image_count", f"{len(raw.images)} images")
     task = TASK_OF_IMAGES[len(raw.images)]
     if raw.task not in (None, task):
-        raise RowError("task_disagrees", f"it says {raw.task} and has {len(raw.images)} images")
+        raise RowError("task_disagrees", f"its task is {raw.task}, and it has {len(raw.images)} images")
     return task
 
 
-def reference_of(raw: Raw, task: Task, given: tuple[float, float], fixer: RowFixer) -> dict[str, Any]:
-    """The row's canonical reference. Raises RowError."""
-    context = Worker.context
-    wanted = context.spec.score_range
-    if raw.verdict is not None:
-        return read_verdict(raw.verdict, task, raw.regions_known, given, wanted, context.tolerance, fixer)
-    if raw.score is None:
-        raise RowError("no_verdict", "it has no answer and no scores")
-    return {"edit_region": None, "score": read_scores(raw.score, given, wanted, fixer), "reasoning": None}
-
-
-def group_of(raw: Raw, source: str, instruction: str, digests: Sequence[bytes]) -> str | None:
-    """The row's own group, or one made of an `sc` row's source picture and instruction; a `pq` row gets its edit's later."""
+def group_name(raw: Raw, source: str, instruction: str, image_hashes: Sequence[bytes]) -> str | None:
+    """The row's own group, or one made of an `sc` row's source image and instruction; a `pq` row gets its edit's later."""
     if raw.group is not None:
         return f"{source}-{raw.group}"
-    if len(digests) == 1:
+    if len(image_hashes) == 1:
         return None
-    made = hashlib.blake2b(digests[0] + instruction.encode(), digest_size=8).hexdigest()
-    return f"{source}-{made}"
+    return f"{source}-{hashlib.blake2b(image_hashes[0] + instruction.encode(), digest_size=8).hexdigest()}"
 
 
-def identity(raw: Raw, source: str, task: str) -> str:
+def row_id(raw: Raw, source: str, task: Task) -> str:
     """SOURCE-ID-TASK: unique over sources, and the two rows of one edit differ in the task alone."""
     return f"{source}-{raw.id.removesuffix(f'-{task}')}-{task}"
 
 
-def prepare(raw: Raw, source: str, given: tuple[float, float]) -> tuple[dict[str, Any], Outcome]:
-    """(canonical row, its outcome) of a public row of `source`, whose score range is `given`. Raises RowError."""
-    context, fixer = Worker.context, RowFixer(Worker.context.policy)
-    if raw.fault:
-        raise raw.fault
-    task = task_of(raw)
-    template = context.templates.get((source, task))
-    found = template.instruction(raw.prompt) if template and raw.prompt else None
-    instruction = (raw.instruction or found or "").strip()
-    if not instruction:
-        raise RowError("no_instruction", f"the prompt is {(raw.prompt or '')[:60]!r}")
-    reference = reference_of(raw, task, given, fixer)
-    pictures = [encoded(picture) for picture in raw.images]
-    overlaps = [picture.overlap for picture in pictures if picture.overlap]
-    if overlaps:
-        raise RowError("benchmark_overlap", overlaps[0])
-    digests = tuple(picture.digest for picture in pictures)
-    whole = reference["reasoning"] is not None and (task == "pq" or reference["edit_region"] is not None)
-    row: dict[str, Any] = {
-        "id": identity(raw, source, task),
-        "task": task,
-        "instruction": instruction,
-        "images": [{"bytes": picture.content, "path": None} for picture in pictures],
-        "reference": reference,
-        "group": group_of(raw, source, instruction, digests),
-        "source": source,
-    }
-    tokens, said = count_tokens(task, instruction, reference if whole else None)
-    area = context.spec.pixels.multiple**2
-    return row, Outcome(
-        place=raw.place,
-        id=row["id"],
-        source=source,
-        fixed=tuple(fixer.fixed),
-        explained=None if raw.prompt is None else found is not None,
-        task=task,
-        instruction=instruction,
-        group=row["group"],
-        digests=digests,
-        whole=whole,
-        sizes=tuple(picture.size for picture in pictures),
-        kept_bytes=sum(picture.kept_bytes for picture in pictures),
-        score=tuple(reference["score"]),
-        boxes=None
-        if reference["edit_region"] is None
-        else tuple(tuple(region["bbox_2d"]) for region in reference["edit_region"]),
-        tokens=tokens + sum(width * height // area for width, height in (picture.size for picture in pictures)),
-        said=said,
-    )
+class Preparer:
+    """Prepares public rows, one after the other; each process of the pool has one."""
 
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.tokenizer = Tokenizer.from_file(str(context.tokenizer / "tokenizer.json")) if context.tokenizer else None
+        # A group's rows follow one another and share images.
+        self.load_image = lru_cache(maxsize=16)(self._load_image)
 
-def count_tokens(task: Task, instruction: str, reference: dict[str, Any] | None) -> tuple[int, int]:
-    """(tokens of prompt and completion, of the completion alone); 0 without the recipe's `tokenizer`."""
-    context = Worker.context
-    if context.tokenizer is None:
-        return 0, 0
-    count = tokenizer(context.tokenizer)
-    said = len(count.encode(render(task, reference)).ids) if reference else 0
-    return len(count.encode(context.spec.prompt(task, instruction)).ids) + said, said
+    def prepare(self, raw: Raw, source: str, score_range: ScoreRange) -> tuple[dict[str, Any], RowRecord]:
+        """(canonical row, its record) of a public row of `source`, whose scores are in `score_range`. Raises RowError."""
+        if raw.error:
+            raise raw.error
+        fixer = RowFixer(self.context.policy, self.context.box_tolerance)
+        task = image_task(raw)
+        instruction, explained = self.read_instruction(raw, source, task)
+        reference = self.read_reference(raw, task, score_range, fixer)
+        images = [self.load_image(image) for image in raw.images]
+        for image in images:
+            if image.overlap:
+                raise RowError("benchmark_overlap", image.overlap)
+        image_hashes = tuple(image.pixel_hash for image in images)
+        name, group = row_id(raw, source, task), group_name(raw, source, instruction, image_hashes)
+        row = {
+            "id": name,
+            "task": task,
+            "instruction": instruction,
+            "images": [{"bytes": image.content, "path": None} for image in images],
+            "reference": reference,
+            "group": group,
+            "source": source,
+        }
+        regions = reference["edit_region"]
+        record = RowRecord(
+            location=raw.location,
+            id=name,
+            source=source,
+            fixed=fixer.fixed,
+            explained=explained,
+            task=task,
+            instruction=instruction,
+            group=group,
+            image_hashes=image_hashes,
+            has_verdict=reference["reasoning"] is not None and (task == "pq" or regions is not None),
+            sizes=tuple(image.size for image in images),
+            original_images=sum(image.as_it_was for image in images),
+            score=tuple(reference["score"]),
+            boxes=None if regions is None else tuple(tuple(region["bbox_2d"]) for region in regions),
+            stored=True,
+        )
+        self.count_tokens(record, reference)
+        return row, record
 
+    def read_instruction(self, raw: Raw, source: str, task: Task) -> tuple[str, bool | None]:
+        """(the row's own instruction or the one in its prompt, whether the template explains its prompt). Raises RowError."""
+        template = self.context.templates.get((source, task))
+        recovered = template.instruction(raw.prompt) if template and raw.prompt else None
+        instruction = (raw.instruction or recovered or "").strip()
+        if not instruction:
+            raise RowError("no_instruction", f"the prompt is {(raw.prompt or '')[:60]!r}")
+        return instruction, None if raw.prompt is None else recovered is not None
 
-def prepare_chunk(raws: Sequence[Raw], source: str, given: tuple[float, float], shard: Path) -> list[Outcome]:
-    """The outcome of each of `raws`, in order; the rows that are kept are written to `shard`, a Parquet file."""
-    rows, outcomes = [], []
-    for raw in raws:
+    def read_reference(self, raw: Raw, task: Task, score_range: ScoreRange, fixer: RowFixer) -> dict[str, Any]:
+        """The row's canonical reference, of its verdict or of scores alone. Raises RowError."""
+        to_range = self.context.spec.score_range
+        if raw.verdict is not None:
+            return read_verdict(raw.verdict, task, raw.regions_known, score_range, to_range, fixer)
+        if raw.score is None:
+            raise RowError("no_verdict", "it has no answer and no scores")
+        return {"edit_region": None, "score": read_scores(raw.score, score_range, to_range, fixer), "reasoning": None}
+
+    def _load_image(self, source: ImageSource) -> LoadedImage:
+        """The fitted image of a file, a slice of tar parts or a file's content. Raises RowError."""
         try:
-            row, outcome = prepare(raw, source, given)
+            opened, content, as_it_is = read_image(source.read() if isinstance(source, Slice) else source)
+        except ImageError as error:
+            raise RowError(error.kind, error.detail) from None
+        image = fit(opened, self.context.spec.pixels)
+        as_it_was = as_it_is and image.size == opened.size
+        digest = pixel_hash(image)
+        overlap = self.context.benchmark.overlap(image, digest) if self.context.benchmark else None
+        stored = content if as_it_was else encode(image, self.context.image_format)
+        return LoadedImage(stored, image.size, as_it_was, digest, overlap)
+
+    def count_tokens(self, record: RowRecord, reference: Mapping[str, Any]) -> None:
+        """Sets the record's tokens; without the recipe's `tokenizer` those of the images alone are known."""
+        spec = self.context.spec
+        record.tokens = sum(width * height // spec.pixels.multiple**2 for width, height in record.sizes)
+        if self.tokenizer is None:
+            return
+        if record.has_verdict:
+            record.completion_tokens = len(self.tokenizer.encode(render(record.task, reference)).ids)
+        prompt = spec.prompt(record.task, record.instruction)
+        record.tokens += len(self.tokenizer.encode(prompt).ids) + record.completion_tokens
+
+
+_preparer: Preparer  # of this process, set once by the pool's initializer
+
+
+def start(context: Context) -> None:
+    """Makes this process ready for `prepare_chunk`."""
+    global _preparer
+    _preparer = Preparer(context)
+
+
+def prepare_chunk(
+    chunk: Sequence[Raw] | Callable[[], Sequence[Raw]], source: str, score_range: ScoreRange, shard: Path
+) -> list[RowRecord]:
+    """The record of each row of `chunk`, in order; the rows that are kept are written to `shard`, a Parquet file."""
+    rows, records = [], []
+    for raw in chunk() if callable(chunk) else chunk:
+        try:
+            row, record = _preparer.prepare(raw, source, score_range)
             rows.append(row)
-        except RowError as fault:
+        except RowError as error:
             task = TASK_OF_IMAGES.get(len(raw.images), "sc")
-            outcome = Outcome(raw.place, identity(raw, source, task), source, fault=fault, task=task)
-        outcomes.append(outcome)
+            record = RowRecord(raw.location, row_id(raw, source, task), source, error=error, task=task)
+        records.append(record)
     if rows:
-        table = pyarrow.Table.from_pylist(rows, schema=Worker.context.schema)
+        table = pyarrow.Table.from_pylist(rows, schema=_preparer.context.schema)
         parquet.write_table(table, shard, compression="none", use_dictionary=False, write_statistics=False)
-    return outcomes
+    return records

@@ -16,7 +16,7 @@ import pyarrow.parquet
 from PIL import Image, ImageDraw, ImageFont
 
 from spatial_edit_reward import aggregate, load_spec, parse
-from spatial_edit_reward.draw import PREDICTED_COLOR, Outline, with_boxes
+from spatial_edit_reward.draw import PREDICTED_COLOR, Outline, draw_boxes
 
 # Held-out candidates of one source: the edit asked for, the same with a changed background, one that changed nothing.
 CANDIDATES = ("synthetic-0-956-3", "synthetic-0-956-1", "synthetic-0-956-0")
@@ -65,7 +65,7 @@ def main(run: Path, output: Path) -> None:
     source = rows[CANDIDATES[0]]
     panel(
         0,
-        with_boxes(source["images"][0], [], SIDE * SCALE),
+        draw_boxes(source["images"][0], [], SIDE * SCALE),
         "Source",
         [
             (f'Instruction: "{source["instruction"]}"', INK),
@@ -81,7 +81,7 @@ def main(run: Path, output: Path) -> None:
         reward = aggregate(sc.score, pq.score, spec)
         panel(
             column,
-            with_boxes(rows[name]["images"][1], boxes, SIDE * SCALE),
+            draw_boxes(rows[name]["images"][1], boxes, SIDE * SCALE),
             f"Edit {column}:  R = {reward:.2f}",
             [
                 (f"edit_region: {labels or 'none'}", INK),

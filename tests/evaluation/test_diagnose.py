@@ -16,8 +16,8 @@ from evaluation.attention_maps import attention_weights, heat, looks, measure
 from evaluation.diagnose import PARTS, chosen, diagnose, parts_of
 from spatial_edit_reward import Spec, load_spec, render
 from spatial_edit_reward.chat import prompt_messages
+from spatial_edit_reward.draw import overlay_heatmap
 from spatial_edit_reward.errors import UserError
-from spatial_edit_reward.heatmap import with_heat
 from spatial_edit_reward.inference.generation import generate_batch
 from spatial_edit_reward.inference.model import load_model, load_processor
 from tests.conftest import BASE
@@ -129,7 +129,7 @@ def test_rows_are_evenly_spread(small_data):
 def test_heat_is_drawn_where_it_is():
     values = np.zeros((2, 4))
     values[1, 2] = 1.0
-    shown = np.asarray(with_heat(Image.new("RGB", (64, 32), "black"), values, 128)).astype(int).sum(-1)
+    shown = np.asarray(overlay_heatmap(Image.new("RGB", (64, 32), "black"), values, 128)).astype(int).sum(-1)
     assert shown.shape == (64, 128)
     bright = np.argwhere(shown == shown.max())
     assert (bright.min(0).tolist(), bright.max(0).tolist()) == ([32, 64], [63, 95])

@@ -6,8 +6,6 @@ import inspect
 import io
 import json
 import logging
-import subprocess
-import sys
 import threading
 import time
 from collections import defaultdict
@@ -298,8 +296,3 @@ def test_a_recipe_can_name_it(endpoint):
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
-
-
-def test_the_rules_need_none_of_its_packages():
-    check = "import sys, rewards_fn; assert not {'openai', 'PIL', 'torch'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", check], check=True)

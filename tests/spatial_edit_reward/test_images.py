@@ -1,28 +1,74 @@
 """One resize: what it returns, the processor leaves alone."""
 
 import io
+import random
+import struct
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
 from spatial_edit_reward.errors import UserError
-from spatial_edit_reward.images import as_rgb, encode, fit, fitted_size, open_image, read_picture
+from spatial_edit_reward.images import ImageError, as_rgb, encode, fit, fitted_size, open_image, read_image
 from spatial_edit_reward.spec import Pixels
 
 LIMITS = Pixels(min=4096, max=262_144, multiple=32)
 
 
-@given(st.integers(1, 4000), st.integers(1, 4000))
+@given(st.integers(1, 20_000), st.integers(1, 20_000))
+@example(20_000, 8)  # a strip: its short side would round to nothing
+@example(8, 20_000)
+@example(6432, 32)  # within the area, and thinner than the processor takes
+@example(50, 40)  # under the lower limit
 def test_fitted_sizes_are_multiples_within_the_limits(width, height):
     new_width, new_height = fitted_size(width, height, LIMITS)
     assert new_width % 32 == 0 and new_height % 32 == 0
-    if max(width, height) < 50 * min(width, height):  # thinner pictures cannot keep their shape within the limits
-        assert LIMITS.min <= new_width * new_height <= LIMITS.max
+    assert LIMITS.min <= new_width * new_height <= LIMITS.max
+    assert max(new_width, new_height) <= 200 * min(new_width, new_height)
     assert fitted_size(new_width, new_height, LIMITS) == (new_width, new_height)
+
+
+@pytest.mark.parametrize(
+    ("size", "fitted"),
+    [
+        ((512, 512), (512, 512)),  # as it is
+        ((500, 300), (512, 288)),  # rounded
+        ((2000, 1000), (704, 352)),  # over: scaled down, rounded down
+        ((50, 40), (96, 64)),  # under: scaled up, rounded up
+        ((4000, 40), (4000, 32)),  # a strip within the limits
+        ((9000, 40), (6400, 32)),  # one that is not: its long side is cut
+        ((40, 9000), (32, 6400)),
+    ],
+)
+def test_fitted_sizes_by_hand(size, fitted):
+    assert fitted_size(*size, LIMITS) == fitted
+
+
+def test_ordinary_images_get_the_size_of_qwens_processor():
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    for width, height in np.random.default_rng(0).integers(32, 3000, (2000, 2)).tolist():
+        if max(width, height) <= 100 * min(width, height):
+            height_width = smart_resize(height, width, factor=32, min_pixels=LIMITS.min, max_pixels=LIMITS.max)
+            assert fitted_size(width, height, LIMITS) == height_width[::-1]
+
+
+def test_an_image_is_resized_as_the_processor_would(tiny_processor):
+    """Bicubic, as in serving without this library: the two differ by rounding, and from bilinear by much more."""
+    images = tiny_processor.image_processor
+    pixels = Pixels(min=images.size["shortest_edge"], max=images.size["longest_edge"], multiple=16)
+    noise = Image.effect_noise((200, 120), 80).convert("RGB")
+
+    def values(image):
+        return images(images=[image], return_tensors="pt")["pixel_values"]
+
+    expected = values(noise)
+    fitted = fit(noise, pixels)
+    bilinear = noise.resize(fitted.size, Image.Resampling.BILINEAR)
+    ours, other = ((values(image) - expected).abs().mean().item() for image in (fitted, bilinear))
+    assert ours < 0.01 < 5 * ours + 0.01 < other
 
 
 def test_the_processor_changes_nothing_after_the_fit(tiny_processor):
@@ -33,25 +79,28 @@ def test_the_processor_changes_nothing_after_the_fit(tiny_processor):
     )
     for width in range(20, 420, 20):
         for height in range(30, 330, 30):
-            picture = fit(Image.new("RGB", (width, height), "teal"), pixels)
-            grid = images(images=[picture], return_tensors="pt")["image_grid_thw"][0].tolist()
-            assert grid == [1, picture.height // side, picture.width // side]
+            image = fit(Image.new("RGB", (width, height), "teal"), pixels)
+            grid = images(images=[image], return_tensors="pt")["image_grid_thw"][0].tolist()
+            assert grid == [1, image.height // side, image.width // side]
 
 
 def test_qwen3_vls_processor_changes_nothing_at_200_random_sizes(tiny_processor):
     """At the 8B's patches and a limit of its order; what the processor resizes itself gives the same as no resize at all."""
+    import torch
+
     sizes = np.random.default_rng(0).integers(16, 1400, (200, 2)).tolist()
     pixels = Pixels(min=4096, max=100_352, multiple=32)
     limits = {"shortest_edge": pixels.min, "longest_edge": pixels.max}
     images = type(tiny_processor.image_processor)(patch_size=16, merge_size=2, temporal_patch_size=2, size=limits)
     noise = Image.effect_noise((350, 350), 60).convert("RGB")
-    for width, height in sizes:
-        picture = fit(noise.resize((width, height)), pixels)
-        assert picture.size == fitted_size(width, height, pixels)
-        made = images(images=[picture], return_tensors="pt")
-        assert made["image_grid_thw"][0].tolist() == [1, picture.height // 16, picture.width // 16]
-        untouched = images(images=[picture], do_resize=False, return_tensors="pt")
-        assert torch.equal(made["pixel_values"], untouched["pixel_values"])
+    fitted = [fit(noise.resize((width, height)), pixels) for width, height in sizes]
+    assert [image.size for image in fitted] == [fitted_size(width, height, pixels) for width, height in sizes]
+    for start in range(0, len(fitted), 50):
+        batch = fitted[start : start + 50]
+        resized = images(images=batch, return_tensors="pt")
+        assert resized["image_grid_thw"].tolist() == [[1, image.height // 16, image.width // 16] for image in batch]
+        untouched = images(images=batch, do_resize=False, return_tensors="pt")
+        assert torch.equal(resized["pixel_values"], untouched["pixel_values"])
 
 
 def test_as_rgb_lays_transparency_on_white_and_scales_16_bits():
@@ -63,33 +112,33 @@ def test_as_rgb_lays_transparency_on_white_and_scales_16_bits():
 
 
 def test_only_bytes_that_hold_just_these_pixels_are_kept(tmp_path):
-    picture = Image.effect_noise((64, 96), 40).convert("RGB")
-    exif = picture.getexif()
+    image = Image.effect_noise((64, 96), 40).convert("RGB")
+    exif = image.getexif()
     exif[0x0112] = 3
     files = {
         "plain.png": ({}, True),
         "plain.jpg": ({}, True),
         "turned.jpg": ({"exif": exif}, False),
-        "moving.webp": ({"save_all": True, "append_images": [picture.rotate(180)]}, False),
+        "moving.webp": ({"save_all": True, "append_images": [image.rotate(180)]}, False),
     }
     for name, (options, kept) in files.items():
-        picture.save(tmp_path / name, **options)
-        found, content, as_it_is = read_picture(tmp_path / name)
+        image.save(tmp_path / name, **options)
+        opened, content, as_it_is = read_image(tmp_path / name)
         assert as_it_is == kept and content == (tmp_path / name).read_bytes()
         if kept:
-            assert Image.open(tmp_path / name).tobytes() == found.tobytes()
+            assert Image.open(tmp_path / name).tobytes() == opened.tobytes()
 
 
 def test_png_is_lossless_and_jpeg_near():
-    picture = Image.effect_noise((64, 96), 40).convert("RGB")
-    assert Image.open(io.BytesIO(encode(picture, "png"))).tobytes() == picture.tobytes()
-    lossy = np.asarray(Image.open(io.BytesIO(encode(picture, "jpeg"))), float)
-    assert 0 < np.abs(lossy - np.asarray(picture, float)).mean() < 4
+    image = Image.effect_noise((64, 96), 40).convert("RGB")
+    assert Image.open(io.BytesIO(encode(image, "png"))).tobytes() == image.tobytes()
+    lossy = np.asarray(Image.open(io.BytesIO(encode(image, "jpeg"))), float)
+    assert 0 < np.abs(lossy - np.asarray(image, float)).mean() < 4
 
 
-def test_a_fitting_picture_keeps_its_pixels():
-    picture = Image.effect_noise((64, 96), 40).convert("RGB")
-    assert fit(picture, LIMITS).tobytes() == picture.tobytes()
+def test_a_fitting_image_keeps_its_pixels():
+    image = Image.effect_noise((64, 96), 40).convert("RGB")
+    assert fit(image, LIMITS).tobytes() == image.tobytes()
 
 
 def test_open_image_is_upright_rgb(tmp_path):
@@ -103,7 +152,37 @@ def test_open_image_is_upright_rgb(tmp_path):
 
 def test_open_image_names_what_it_cannot_read(tmp_path):
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     for file in (broken, tmp_path / "missing.png"):
         with pytest.raises(UserError, match=file.name):
             open_image(file)
+
+
+def tiff_whose_second_frame_has_no_width():
+    buffer, frame = io.BytesIO(), Image.new("RGB", (16, 16))
+    frame.save(buffer, "TIFF", save_all=True, append_images=[frame])
+    width = struct.pack("<HHI", 256, 4, 1)
+    before, _, after = buffer.getvalue().rpartition(width)
+    return before + struct.pack("<H", 254) + width[2:] + after
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_no_damaged_file_raises_anything_else():
+    with pytest.raises(ImageError, match="image_unreadable: Missing dimensions"):
+        read_image(tiff_whose_second_frame_has_no_width())
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a description"
+    files = []
+    for name in ("TIFF", "JPEG", "PNG"):
+        buffer = io.BytesIO()
+        Image.effect_noise((16, 16), 40).convert("RGB").save(buffer, name, exif=exif)
+        files.append(buffer.getvalue())
+    rng = random.Random(0)
+    for _ in range(600):
+        content = bytearray(rng.choice(files))
+        for _ in range(rng.randint(1, 4)):
+            content[rng.randrange(min(200, len(content)))] = rng.randrange(256)
+        try:
+            read_image(bytes(content))
+        except ImageError as error:
+            assert error.kind in ("image_unreadable", "image_too_large")

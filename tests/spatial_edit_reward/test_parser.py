@@ -1,4 +1,4 @@
-"""What `parse` takes and refuses, and what `repair` mends without inventing."""
+"""What `parse` takes and refuses, and what `repair` repairs without making up a score."""
 
 import contextlib
 import json
@@ -73,12 +73,14 @@ def test_render_needs_a_rationale():
         render("pq", {"score": [1.0, 2.0], "reasoning": None})
 
 
-def test_repair_says_whether_it_mended():
+def test_repair_says_whether_it_repaired():
     assert not repair(PQ, "pq").changed
-    mended = repair(f"Here:\n```json\n{PQ}\n```", "pq")
-    assert mended.changed and mended.verdict.score == [25, 24.5]
+    fenced = repair(f"Here:\n```json\n{PQ}\n```", "pq")
+    assert fenced.changed and fenced.verdict.score == [25, 24.5]
     swapped = repair('{"score": [1, 2], "reasoning": "x"}', "pq")
     assert swapped.changed and swapped.verdict.score == [1, 2]
+    beside_brackets = repair(f"The scores [1, 2] and [3]: {PQ}", "pq")
+    assert beside_brackets.changed and beside_brackets.verdict.score == [25, 24.5]
 
 
 @pytest.mark.parametrize("text", [SC[:60], '{"reasoning": "x"', '{"reasoning": "x", "score": [7', "", "12 and 13"])

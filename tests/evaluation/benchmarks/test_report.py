@@ -73,7 +73,7 @@ def test_a_wrong_ranking_shows_its_candidates_best_first_with_boxes(drawn, tmp_p
         assert [one["rank"] for one in card["candidates"]] == [1, 2] and len(card["sources"]) == sample["sources"]
         assert float(card["candidates"][0]["score"]) < float(card["candidates"][1]["score"])
         assert card["candidates"][1]["text"] == boxed
-    shown = Image.open(io.BytesIO(base64.b64decode(cards[0]["candidates"][1]["picture"].split(",")[1])))
+    shown = Image.open(io.BytesIO(base64.b64decode(cards[0]["candidates"][1]["image"].split(",")[1])))
     colours = {f"#{r:02x}{g:02x}{b:02x}" for _, (r, g, b) in shown.getcolors(10**6)}
     assert PREDICTED_COLOR in colours
 
