@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap
 
 from rewards_fn import RULES, load_rewards, weighted_mean
 from rewards_fn.load import Reward, apply_rewards, reward_names
@@ -68,13 +68,18 @@ def score_rows(
     weighted = apply_rewards(rewards, completions, columns)
     by_name |= {name: column for name, column in zip(reward_names(rewards), weighted, strict=True) if name not in RULES}
     scored = []
-    for place, (row, completion) in enumerate(zip(rows, completions, strict=True)):
+    for i, (row, completion) in enumerate(zip(rows, completions, strict=True)):
         verdict = parse_or_none(completion, row["task"])
-        values: dict[str, Any] = {name: column[place] for name, column in by_name.items()}
-        values["reward"] = weighted_mean([column[place] for column in weighted], weights)
+        values: dict[str, Any] = {name: column[i] for name, column in by_name.items()}
+        values["reward"] = weighted_mean([column[i] for column in weighted], weights)
         values["scores"] = None if verdict is None else valid_scores(verdict, spec.score_range)
         scored.append(values)
     return scored
+
+
+def other_rewards(scored: Mapping[str, Any]) -> list[str]:
+    """The rewards among a row's figures that are no metric under another name: a mean over the rows where they apply."""
+    return [name for name in scored if name not in (*METRICS, "format", "scores")]
 
 
 def row_parts(row: Mapping[str, Any], scored: Mapping[str, Any], truncated: bool) -> dict[str, tuple[float, float]]:
@@ -85,8 +90,7 @@ def row_parts(row: Mapping[str, Any], scored: Mapping[str, Any], truncated: bool
         "score_agreement": (scored["score_agreement"], 1.0),
         "truncated": (float(truncated), 1.0),
     }
-    if scored["reward"] is not None:
-        parts["reward"] = (scored["reward"], 1.0)
+    parts |= {name: (scored[name], 1.0) for name in ("reward", *other_rewards(scored)) if scored[name] is not None}
     if row["task"] == "sc" and row["reference"]["edit_region"] is not None:
         parts["box_iou" if row["reference"]["edit_region"] else "empty_region"] = (scored["box_iou"], 1.0)
     if valid:
@@ -134,18 +138,19 @@ def candidates_of(
 def group_sums(
     rows: Sequence[Mapping[str, Any]], scored: Sequence[Mapping[str, Any]], truncated: Sequence[bool], spec: Spec
 ) -> dict[str, GroupSums]:
-    """Every metric of one model over the held-out rows, by group."""
+    """Every metric of one model over the held-out rows, by group: METRICS, then the rewards that are none of them."""
     members: dict[str, list[int]] = defaultdict(list)
-    for place, row in enumerate(rows):
-        members[row["group"] or row["id"]].append(place)
-    table = {name: np.zeros((len(members), 2)) for name in METRICS}
-    for number, places in enumerate(members.values()):
-        for place in places:
-            for name, part in row_parts(rows[place], scored[place], truncated[place]).items():
-                table[name][number] += part
-        candidates = candidates_of([rows[p] for p in places], [scored[p] for p in places], spec)
+    for i, row in enumerate(rows):
+        members[row["group"] or row["id"]].append(i)
+    names = [*METRICS, *(other_rewards(scored[0]) if scored else ())]
+    table = {name: np.zeros((len(members), 2)) for name in names}
+    for group, indices in enumerate(members.values()):
+        for i in indices:
+            for name, part in row_parts(rows[i], scored[i], truncated[i]).items():
+                table[name][group] += part
+        candidates = candidates_of([rows[i] for i in indices], [scored[i] for i in indices], spec)
         for name, part in ranking_parts(candidates).items():
-            table[name][number] += part
+            table[name][group] += part
     return {name: GroupSums(sums[:, 0], sums[:, 1]) for name, sums in table.items()}
 
 
@@ -166,13 +171,22 @@ def interval(sums: GroupSums, samples: int, seed: int, minus: GroupSums | None =
     if minus is not None:
         data = (*data, minus.numerator, minus.denominator)
         mean -= minus.mean
-    if np.isnan(mean):
-        return {"mean": None, "low": None, "high": None}
-    if len(sums.numerator) < 2:  # a single group cannot be resampled
-        return {"mean": mean, "low": None, "high": None}
-    found = bootstrap(
-        data, difference, n_resamples=samples, paired=True, vectorized=True, method="percentile", rng=seed, batch=200
-    )
+    if np.isnan(mean) or len(sums.numerator) < 2:  # a single group cannot be resampled
+        return {"mean": None if np.isnan(mean) else mean, "low": None, "high": None}
+    from scipy.stats import DegenerateDataWarning, bootstrap  # a second to import
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # all groups alike: an interval of no width
+        resampled = bootstrap(
+            data,
+            difference,
+            n_resamples=samples,
+            paired=True,
+            vectorized=True,
+            method="percentile",
+            rng=seed,
+            batch=200,
+        )
     # A resample without any valid row has no mean: quantiles over the others.
-    low, high = np.nanquantile(found.bootstrap_distribution, [0.025, 0.975])
+    low, high = np.nanquantile(resampled.bootstrap_distribution, [0.025, 0.975])
     return {"mean": mean, "low": float(low), "high": float(high)}

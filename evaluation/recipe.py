@@ -1,4 +1,4 @@
-"""`eval.yaml` and `mine.yaml`."""
+"""`eval.yaml`: which models of a recipe's run are compared, and how."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from spatial_edit_reward.inference.backends import BackendName
 
 
 class EvalRecipe(BaseModel):
@@ -15,17 +17,21 @@ class EvalRecipe(BaseModel):
     run_dir: Annotated[Path, Field(description="folder of the recipe's stages: runs/NAME")]
     base: Annotated[str, Field(description="the checkpoint that stage 1 started from")]
     rewards_from: Annotated[Path, Field(description="the grpo.yaml whose rewards and weights are used")]
-    batch_size: Annotated[int, Field(gt=0)]
-    bootstrap_samples: Annotated[int, Field(gt=0)] = 2000
-    seed: int = 0
-    gallery_rows: Annotated[int, Field(gt=0)] = 24
+    batch_size: Annotated[int, Field(gt=0, description="completions generated at once")]
+    backend: Annotated[BackendName, Field(description="what generates the held-out verdicts")] = "transformers"
+    bootstrap_samples: Annotated[int, Field(gt=0, description="resamples of every 95 % interval")] = 2000
+    seed: Annotated[int, Field(description="of the resamples, and of the order of a benchmark's candidates")] = 0
+    gallery_rows: Annotated[int, Field(gt=0, description="failures on a page")] = 24
 
     def models(self) -> dict[str, tuple[str, Path | None]]:
-        """Name -> (weights, adapter on them) of every model that is compared, in the order of training."""
-        sft = str(self.run_dir / "sft" / "merged")
+        """Name -> (weights, adapter on them) of every model that is compared, in the order of training.
+
+        Stage 2 leaves an adapter on stage 1's weights, or without LoRA weights of its own.
+        """
+        sft, weights = str(self.run_dir / "sft" / "merged"), self.run_dir / "grpo" / "weights"
         return {
             "base": (self.base, None),
             "sft": (sft, None),
-            "grpo": (sft, self.run_dir / "grpo" / "adapter"),
+            "grpo": (str(weights), None) if weights.is_dir() else (sft, self.run_dir / "grpo" / "adapter"),
             "merged": (str(self.run_dir / "merge"), None),
         }

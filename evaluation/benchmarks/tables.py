@@ -1,6 +1,6 @@
 """The rows of a benchmark, from the Hub or from a local copy (Parquet, Arrow or JSON-lines files in a folder, or one).
 
-Pictures stay encoded until they are asked for: a row without them is small, and a benchmark of gigabytes is never in memory.
+Images stay encoded until they are needed: a row without them is small, and a benchmark of gigabytes is never in memory.
 """
 
 from __future__ import annotations
@@ -11,31 +11,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute
-from datasets import Dataset, Image, load_dataset
+from evaluation.requests import EncodedImage
+from spatial_edit_reward.errors import UserError, one_line
 
-from data.readers.columns import holds_images
-from spatial_edit_reward.errors import UserError
-
-Picture = bytes | Path
 LOADERS = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "json"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """`plain`: the rows without pictures, the number of them for each list of pictures; `value(i, column)`: one cell."""
+    """`rows`: without images, their number in the place of a list of them; `cell(index, column)`: one cell as stored."""
 
     name: str
-    plain: list[dict[str, Any]]
-    value: Callable[[int, str], Any]
+    rows: list[dict[str, Any]]
+    cell: Callable[[int, str], Any]
     folder: Path | None
 
-    def pictures(self, place: int, column: str) -> list[Picture | None]:
-        """The pictures in an image column of row `place`, encoded; None for one that the row does not hold."""
-        value = self.value(place, column)
-        return [self._picture(one) for one in (value if isinstance(value, list) else [value])]
+    def images(self, index: int, column: str) -> list[EncodedImage | None]:
+        """The images in an image column of row `index`, encoded; None for one that the row does not hold."""
+        value = self.cell(index, column)
+        return [self._encoded(image) for image in (value if isinstance(value, list) else [value])]
 
-    def _picture(self, value: Any) -> Picture | None:
+    def image(self, index: int, column: str, number: int = 0) -> EncodedImage | None:
+        """The image `number` of those; None where there is none."""
+        images = self.images(index, column)
+        return images[number] if number < len(images) else None
+
+    def _encoded(self, value: Any) -> EncodedImage | None:
         if isinstance(value, dict):
             value = value.get("bytes") or value.get("path")
         if isinstance(value, str):
@@ -43,71 +44,76 @@ class Table:
         return value if isinstance(value, bytes) else None
 
 
-def load_table(source: str | None, hub: str, config: str | None, split: str, columns: Sequence[str]) -> Table:
-    """The rows of `split`: of the Hub dataset `hub` where `source` is None, else of the local copy `source`.
+def load_tables(
+    source: str | None, hub: str, splits: Sequence[str], columns: Sequence[str], config: str | None = None
+) -> list[Table]:
+    """The rows of `splits`, a table each: of the Hub dataset `hub` where `source` is None, else of the local copy `source`.
 
-    In a local copy the split's files are those with its name in their path, all files where none has it. Raises UserError
-    where there is nothing to read, or a column of `columns` is missing.
+    In a local copy a split's files are those with its name in their path; where no split has any, all files are one table.
+    Raises UserError where there is nothing to read, or a column of `columns` is missing.
     """
     if source is None:
-        try:
-            return _of_dataset(f"{hub} ({split})", load_dataset(hub, config, split=split), None, columns)
-        except UserError:
-            raise
-        except Exception as error:  # datasets raises many kinds
-            said = " ".join(str(error).split())[:200]
-            raise UserError(f"{hub}: cannot be loaded: {said}; DATA=FOLDER takes a local copy") from None
+        return [_load(f"{hub} ({split})", None, columns, hub, config, split=split) for split in splits]
     path = Path(source)
     if not path.exists():
         raise UserError(f"{path}: no such file or folder of benchmark rows")
-    every = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix in LOADERS)
-    files = [file for file in every if split in str(file.relative_to(path))] or every
+    folder = path.parent if path.is_file() else path
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix in LOADERS)
     if not files:
         raise UserError(f"{path}: no Parquet, Arrow or JSON-lines file in it")
-    folder = path.parent if path.is_file() else path
-    kinds = {file.suffix for file in files}
+    by_split = [[file for file in files if split in str(file.relative_to(path))] for split in splits]
+    return [_read_files(path, folder, part, columns) for part in by_split if part] or [
+        _read_files(path, folder, files, columns)
+    ]
+
+
+def _read_files(path: Path, folder: Path, files: Sequence[Path], columns: Sequence[str]) -> Table:
+    kinds = sorted({file.suffix for file in files})
     if len(kinds) > 1:
-        raise UserError(f"{path}: files of more than one kind: {', '.join(sorted(kinds))}")
-    kind = kinds.pop()
-    if kind == ".jsonl":
-        return _of_lines(files, folder, columns)
+        raise UserError(f"{path}: files of more than one kind: {', '.join(kinds)}")
+    if kinds == [".jsonl"]:
+        return _table_of_lines(files, folder, columns)
+    return _load(str(path), folder, columns, LOADERS[kinds[0]], data_files=[str(file) for file in files], split="train")
+
+
+def _load(name: str, folder: Path | None, columns: Sequence[str], *arguments: Any, **options: Any) -> Table:
+    import pyarrow.compute  # seconds to import, with datasets
+    from datasets import Image, List, load_dataset
+
     try:
-        rows = load_dataset(LOADERS[kind], data_files=[str(file) for file in files], split="train")
+        rows = load_dataset(*arguments, **options)
     except Exception as error:  # datasets raises many kinds
-        raise UserError(f"{files[0]}: cannot be read: {' '.join(str(error).split())[:200]}") from None
-    return _of_dataset(str(path), rows, folder, columns)
-
-
-def _check(name: str, there: Sequence[str], columns: Sequence[str]) -> None:
-    missing = [column for column in columns if column not in there]
-    if missing:
-        raise UserError(f"{name}: no column {missing[0]!r}; expected {', '.join(columns)}, found {', '.join(there)}")
-
-
-def _of_dataset(name: str, rows: Dataset, folder: Path | None, columns: Sequence[str]) -> Table:
+        hint = "" if folder else "; DATA=FOLDER takes a local copy, and a gated dataset needs `hf auth login`"
+        raise UserError(f"{name}: cannot be loaded: {one_line(error)}{hint}") from None
     _check(name, rows.column_names, columns)
-    images = [column for column, kind in rows.features.items() if holds_images(kind)]
-    plain = list(rows.remove_columns(images))
-    for column in images:
-        if not isinstance(rows.features[column], Image):
+    images = {
+        column: kind for column, kind in rows.features.items() if isinstance(getattr(kind, "feature", kind), Image)
+    }
+    plain = list(rows.remove_columns(list(images)))
+    for column, kind in images.items():
+        if isinstance(kind, List):
             lengths = pyarrow.compute.list_value_length(rows.data.column(column)).to_pylist()
             for row, length in zip(plain, lengths, strict=True):
                 row[column] = length or 0
     arrow = rows.with_format("arrow")  # as stored: nothing is decoded, and nothing else of the row is read
-    return Table(name, plain, lambda place, column: arrow[place].column(column)[0].as_py(), folder)
+    return Table(name, plain, lambda index, column: arrow[index].column(column)[0].as_py(), folder)
 
 
-def _of_lines(files: Sequence[Path], folder: Path, columns: Sequence[str]) -> Table:
-    rows: list[dict[str, Any]] = []
-    for file in files:
-        rows += read_json_lines(file)
+def _check(name: str, present: Sequence[str], columns: Sequence[str]) -> None:
+    missing = [column for column in columns if column not in present]
+    if missing:
+        raise UserError(f"{name}: no column {missing[0]!r}; expected {', '.join(columns)}, found {', '.join(present)}")
+
+
+def _table_of_lines(files: Sequence[Path], folder: Path, columns: Sequence[str]) -> Table:
+    rows = [row for file in files for row in read_json_lines(file)]
     for row in rows:
         _check(str(folder), list(row), columns)
     lists = [
         {**row, **{name: len(row[name]) for name in columns if isinstance(row[name], list) and name.endswith("images")}}
         for row in rows
     ]
-    return Table(str(folder), lists, lambda place, column: rows[place][column], folder)
+    return Table(str(folder), lists, lambda index, column: rows[index][column], folder)
 
 
 def read_json_lines(file: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,8 @@ import torch
 from tqdm import tqdm
 
 from evaluation.metrics import GroupSums, group_sums, interval, score_rows
-from evaluation.report import bare_rows, print_table
+from evaluation.report import bare_rows
+from evaluation.terminal import print_table
 from pipeline.figures import format_figure
 from pipeline.rewards import read_rewards
 from spatial_edit_reward.inference.backends import open_backend

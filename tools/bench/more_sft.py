@@ -19,11 +19,12 @@ from pathlib import Path
 import yaml
 
 from data.rows import load_rows
-from evaluation.heldout import write_verdicts
+from evaluation.heldout import plan_heldout, write_responses
 from evaluation.metrics import METRICS, group_sums, interval, score_rows
-from evaluation.printed import print_table
 from evaluation.recipe import EvalRecipe
-from evaluation.report import bare_rows, read_completions
+from evaluation.report import bare_rows
+from evaluation.responses import read_completions
+from evaluation.terminal import print_table
 from pipeline.figures import format_figure
 from pipeline.folders import require
 from pipeline.recipe import load_config, read_yaml
@@ -67,7 +68,8 @@ def main() -> None:
     spec = load_spec(output / "sft" / "merged")
     rows = load_rows(recipe.run_dir / "data" / "heldout.parquet", spec)
     file = output / "control.jsonl"
-    write_verdicts("control", str(output / "sft" / "merged"), None, rows, spec, recipe.batch_size, file)
+    plan = plan_heldout(rows, spec)
+    write_responses("control", str(output / "sft" / "merged"), None, plan, recipe.backend, recipe.batch_size, file)
     plain = bare_rows(rows)
     selected = read_rewards(recipe.rewards_from, score_range=spec.score_range)
     sums = {}

@@ -16,11 +16,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from evaluation.benchmarks.read import BENCHES
-from evaluation.benchmarks.run import BenchmarkConfig, folder_of
-from evaluation.benchmarks.synthetic import write_benchmarks
-from evaluation.printed import print_table
+from evaluation.benchmarks import BENCHMARKS
+from evaluation.benchmarks.draw import write_benchmarks
+from evaluation.benchmarks.run import output_folder
+from evaluation.options import BenchmarkConfig
 from evaluation.recipe import EvalRecipe
+from evaluation.terminal import print_table
 from pipeline.folders import atomic_directory
 from pipeline.recipe import load_config
 
@@ -54,14 +55,12 @@ def main() -> None:
     subprocess.run(command, check=True)
 
     def figures(bench: str, blind: bool = False, scoring: str = "honest") -> Any:
-        return json.loads((folder_of(recipe, bench, asking, blind) / "scores.json").read_text())[scoring]
+        return json.loads((output_folder(recipe, bench, config, blind) / "scores.json").read_text())[scoring]
 
-    asking = BenchmarkConfig(
-        bench="all", model=model, batch_size=recipe.batch_size, expected_score=arguments.expected_score
-    )
+    config = BenchmarkConfig(bench="all", config=arguments.config, model=model, expected_score=arguments.expected_score)
     lines = [["what", "model [95 %]", "to be above", "met"]]
     name = "pair_accuracy_half"
-    for bench in BENCHES:
+    for bench in BENCHMARKS:
         found = figures(bench)
         lines.append(row(f"{bench}: ties at half credit", found[name], found["intervals"][name], 0.5, "(chance)"))
         if arguments.expected_score:

@@ -16,7 +16,7 @@ import time
 import torch
 from tqdm import tqdm
 
-from evaluation.report import print_table
+from evaluation.terminal import print_table
 from spatial_edit_reward.inference.backends import open_backend
 from tools.bench.asked import add_options, asked, questions_about
 

@@ -1,0 +1,162 @@
+"""The options of `python -m evaluation`: a model for each verb, whose fields make the command line. Imports nothing slow."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError, field_validator
+
+from evaluation.benchmarks import BENCHMARKS
+from spatial_edit_reward.errors import UserError, first_error
+from spatial_edit_reward.inference.backends import BackendName
+
+Aggregation = Literal["weighted", "min", "mean"]
+NAMES = ("heldout", *BENCHMARKS)
+AggregationField = Annotated[Aggregation, Field(description="of the four scores of a candidate to its overall score")]
+Partial = Annotated[bool, Field(description="show figures below full coverage, as partial ones")]
+Config = Annotated[Path, Field(description="the recipe's eval.yaml")]
+Overwrite = Annotated[bool, Field(description="start over")]
+
+
+class Options(BaseModel):
+    """What every verb's options have in common."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class HeldoutConfig(Options):
+    """write the held-out verdicts of every model of a recipe"""
+
+    config: Config
+    overwrite: Overwrite = False
+
+
+class ReportConfig(Options):
+    """the report over the held-out verdicts: table, heldout.json, page"""
+
+    config: Config
+
+
+class BenchmarkConfig(Options):
+    """ask a model about a public benchmark or the held-out rows, and score its verdicts"""
+
+    bench: Annotated[str, Field(description="which benchmark", json_schema_extra={"enum": [*NAMES, "all"]})]
+    config: Config
+    model: Annotated[str, Field(description="folder of a checkpoint, Hub id, or name at an endpoint")]
+    backend: Annotated[BackendName, Field(description="what generates the verdicts")] = "transformers"
+    spec: Annotated[Path | None, Field(description="folder of the verdict.json to use, for a model without one")] = None
+    data: Annotated[
+        Path | None, Field(description="local copy: a folder, or one with a folder per benchmark; else the Hub")
+    ] = None
+    batch_size: Annotated[int | None, Field(gt=0, description="requests at once (default: the recipe's)")] = None
+    samples: Annotated[int, Field(gt=0, description="verdicts per request, their scores averaged")] = 1
+    temperature: Annotated[float, Field(ge=0, description="of sampling; 0 is greedy")] = 0.0
+    aggregation: AggregationField = "weighted"
+    expected_score: Annotated[
+        bool, Field(description="also report expected scores (probability-weighted over score tokens)")
+    ] = False
+    prices: Annotated[
+        tuple[float, float] | None,
+        Field(description="an endpoint's, USD per 1M prompt and completion tokens; prints the total cost"),
+    ] = None
+    extra_body: Annotated[Json[dict[str, Any]], Field(description="further fields of an endpoint's request")] = {}
+    partial: Partial = False
+    overwrite: Overwrite = False
+
+
+class ScoreConfig(Options):
+    """the figures of a result file, ours or the official evaluation's, without a model"""
+
+    bench: Annotated[str, Field(description="which benchmark", json_schema_extra={"enum": [*NAMES]})]
+    file: Annotated[Path, Field(description="verdicts.jsonl, or the official evaluation's result JSON")]
+    benchmark_rows: Annotated[
+        Path | None, Field(description="the benchmark's rows as JSON lines, beside an official result")
+    ] = None
+    json_output: Annotated[bool, Field(alias="json", description="one JSON object: `published` and `honest`")] = False
+    expected_score: Annotated[bool, Field(description="use the expected scores in the file")] = False
+    bootstrap_samples: Annotated[int, Field(gt=0, description="resamples of every 95 %% interval")] = 2000
+    aggregation: AggregationField = "weighted"
+    partial: Partial = False
+
+
+class TryConfig(Options):
+    """one model's verdicts on one edit, as a page"""
+
+    model: Annotated[str, Field(description="folder of a checkpoint with its verdict.json")]
+    source: Annotated[Path, Field(description="the image before the edit")]
+    edited: Annotated[Path, Field(description="the image after it")]
+    instruction: Annotated[str, Field(description="the editing instruction")]
+    page: Annotated[Path, Field(description="the HTML file to write")]
+
+    @field_validator("instruction")
+    @classmethod
+    def _not_empty(cls, value: str) -> str:
+        if not value.strip():
+            raise UserError("give the editing instruction: INSTRUCTION='...'")
+        return value
+
+    @field_validator("source", "edited")
+    @classmethod
+    def _is_file(cls, value: Path, info: Any) -> Path:
+        if not value.is_file():
+            raise UserError(f"{info.field_name.upper()}: {value}: no such image")
+        return value
+
+
+class DiagnoseConfig(Options):
+    """the attention on both images while a model writes verdicts: table and heat maps"""
+
+    config: Config
+    model: Annotated[str, Field(description="a checkpoint's folder or Hub id")]
+    spec: Annotated[Path | None, Field(description="folder of the verdict.json, for a model without one")] = None
+    count: Annotated[int, Field(ge=1, description="held-out rows to measure")] = 8
+
+
+VERBS: dict[str, type[Options]] = {
+    "heldout": HeldoutConfig,
+    "report": ReportConfig,
+    "bench": BenchmarkConfig,
+    "score": ScoreConfig,
+    "try": TryConfig,
+    "diagnose": DiagnoseConfig,
+}
+POSITIONAL = ("bench", "file")
+
+
+def add_options(parser: argparse.ArgumentParser, options: type[BaseModel]) -> None:
+    """An argument for each field of `options`, described by it; values stay text, which the model converts and checks."""
+    for name, field in options.model_fields.items():
+        name = field.alias or name
+        arguments: dict[str, Any] = {"help": field.description, "default": argparse.SUPPRESS}
+        if field.annotation is bool:
+            arguments["action"] = "store_true"
+        elif get_origin(field.annotation) is Literal:
+            arguments["choices"] = get_args(field.annotation)
+        elif isinstance(field.json_schema_extra, dict):
+            arguments["choices"] = field.json_schema_extra["enum"]
+        elif name == "prices":
+            arguments |= {"nargs": 2, "metavar": ("PROMPT", "COMPLETION")}
+        if name in POSITIONAL:
+            del arguments["default"]
+            parser.add_argument(name, **arguments)
+            continue
+        if field.default not in (None, False) and not field.is_required():
+            arguments["help"] += f" (default: {field.default})"
+        parser.add_argument(*{f"--{name}", f"--{name.replace('_', '-')}"}, required=field.is_required(), **arguments)
+
+
+def parse_options(description: str) -> Options:
+    """The options of the verb on the command line. Raises UserError for a value that does not fit."""
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb, options in VERBS.items():
+        add_options(verbs.add_parser(verb, help=options.__doc__, description=options.__doc__), options)
+    values = vars(parser.parse_args())
+    try:
+        return VERBS[values.pop("verb")].model_validate(values)
+    except ValidationError as error:
+        raise UserError("--{}: {}".format(*first_error(error))) from None
