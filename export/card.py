@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,16 +16,15 @@ from pipeline.curves import curves
 from pipeline.figures import format_figure
 from pipeline.fingerprint import hash_model, read_record
 from pipeline.folders import require, require_finished
-from spatial_edit_reward import KEYS, Spec, load_spec
+from spatial_edit_reward import KEYS, load_spec
 from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.inference.request import max_model_len
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 # Settings of a stage that name folders of the training machine, or say nothing about the result.
 LEFT_OUT = {"data_dir", "model_name_or_path", "output_dir", "use_cpu", "extends"}
 # Where a source's rows come from -> their license, as the Hub abbreviates it.
 LICENSES = {"synthetic": "apache-2.0"}
-# Room for the prompt's text and the chat's frame in the limit that vLLM is given.
-TEXT_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -72,12 +70,6 @@ class FinishedRun:
             return merged, [require(self.folder / "grpo" / "adapter", "grpo")], None
         return self.base, self.adapters, None
 
-    def rows(self) -> dict[str, dict[str, int]]:
-        """Counts of every split's rows, as the data stage reported them."""
-        report = json.loads(require(self.folder / "data" / "data_report.json", "data").read_text())
-        counts: dict[str, dict[str, int]] = report["splits"]
-        return counts
-
     def sources(self) -> dict[str, str]:
         """Every source of the rows that were trained on -> its license, or "not recorded"."""
         sources: set[str] = set()
@@ -102,11 +94,6 @@ class FinishedRun:
         """How long `stage` trained, of its last start."""
         history = json.loads((self.folder / stage / "trainer_state.json").read_text())["log_history"]
         return float(next(entry["train_runtime"] for entry in reversed(history) if "train_runtime" in entry))
-
-
-def max_model_len(spec: Spec) -> int:
-    """Tokens that the longest request needs: two images at the limit, the prompt's text, the verdict."""
-    return 2 * (spec.pixels.max // spec.pixels.multiple**2) + TEXT_TOKENS + spec.max_new_tokens
 
 
 def metadata(run: FinishedRun, repo: str) -> ModelCardData:
@@ -136,17 +123,6 @@ def metadata(run: FinishedRun, repo: str) -> ModelCardData:
     )
 
 
-def results_table(heldout: Mapping[str, Any]) -> list[list[str]]:
-    """The held-out table: a head, a rule, then a line per metric with every model and difference."""
-    columns = [*heldout["models"], *heldout["differences"]]
-    lines = [["metric", *columns], ["---"] * (1 + len(columns))]
-    for metric in heldout["models"]["merged"]:
-        cells = [format_figure(**figures[metric]) for figures in heldout["models"].values()]
-        cells += [format_figure(**figures[metric], sign="+") for figures in heldout["differences"].values()]
-        lines.append([f"`{metric}`", *cells])
-    return lines
-
-
 def make_card(run: FinishedRun, repo: str) -> str:
     """The card of the run's merged model as it will be published in `repo` ("org/name").
 
@@ -156,6 +132,7 @@ def make_card(run: FinishedRun, repo: str) -> str:
     export = json.loads(require(merged / "export_report.json", "merge").read_text())
     if not export["passed"]:
         raise UserError(f"{merged}: did not pass its verification: {export['failed']}")
+    data = json.loads(require(run.folder / "data" / "data_report.json", "data").read_text())
     spec, heldout = load_spec(merged), run.heldout()
     settings = {
         stage: {key: value for key, value in run.recipe(stage).items() if key not in LEFT_OUT}
@@ -168,16 +145,17 @@ def make_card(run: FinishedRun, repo: str) -> str:
         name=repo.split("/")[-1],
         base=run.base_on_hub or Path(run.base).as_posix(),
         finetuned=bool(run.merged_from()[2]),
-        rows=run.rows(),
+        rows=data["splits"],
         sources=run.sources(),
         settings={stage: yaml.safe_dump(values, sort_keys=True).strip() for stage, values in settings.items()},
         minutes={stage: run.seconds(stage) / 60 for stage in ("sft", "grpo")},
         heldout=heldout,
-        results=results_table(heldout),
+        columns={**heldout["models"], **heldout["differences"]},
+        format_figure=format_figure,
         export=export,
         spec=spec,
         keys={task: ", ".join(f"`{key}`" for key in keys) for task, keys in KEYS.items()},
-        max_model_len=max_model_len(spec),
+        max_model_len=max_model_len(spec, images=2),
         versions={name: version(name) for name in ("torch", "transformers", "trl", "peft")},
     )
     return str(card)

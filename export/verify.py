@@ -30,7 +30,7 @@ REQUIRED = (
     "chat_template.jinja",
     "verdict.json",
 )
-
+DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # by safetensors' names
 
 # A tensor's name and the base's tensor -> what must be stored, or None where training did not change it.
 Expected = Callable[[str, torch.Tensor], torch.Tensor | None]
@@ -141,12 +141,6 @@ def check_values(folder: Path, base: Path, expected: Expected) -> dict[str, int]
     return {"to_change": changed, "changed": different}
 
 
-def stored_dtype(counts: dict[str, int]) -> torch.dtype:
-    """The dtype that most tensors are stored in, of safetensors' names and counts."""
-    name = max(counts, key=lambda name: counts[name])
-    return {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}[name]
-
-
 def verify(folder: Path, base: str, adapters: Sequence[Path], checkpoint: Path | None = None) -> dict[str, Any]:
     """Checks the checkpoint `folder`, read from disk, against `base` with `adapters`, or against a full `checkpoint`.
 
@@ -159,6 +153,7 @@ def verify(folder: Path, base: str, adapters: Sequence[Path], checkpoint: Path |
     tensors = check_headers(folder, source)
     expected = finetuned_weights(checkpoint, source) if checkpoint else merged_by_peft(source, adapters)
     tensors |= check_values(folder, source, expected)
+    dtype = DTYPES[max(tensors["dtypes"], key=tensors["dtypes"].get)]  # of most tensors
     trained = (lambda: with_weights(source, checkpoint)) if checkpoint else (lambda: with_adapters(source, adapters))
     return {
         "passed": True,
@@ -166,6 +161,6 @@ def verify(folder: Path, base: str, adapters: Sequence[Path], checkpoint: Path |
         "trained": [str(path) for path in ([checkpoint] if checkpoint else adapters)],
         "files": files,
         "tensors": tensors,
-        "answers": check_answers(folder, trained, spec, stored_dtype(tensors["dtypes"])),
+        "answers": check_answers(folder, trained, spec, dtype),
         "versions": {name: version(name) for name in ("torch", "transformers", "peft", "safetensors")},
     }

@@ -36,7 +36,7 @@ def card_of(folder):
 
 
 def test_metadata_and_figures_are_the_runs(run):
-    from export.card import max_model_len
+    from spatial_edit_reward.inference.request import max_model_len
 
     card = card_of(run)
     data = card.data
@@ -56,7 +56,7 @@ def test_metadata_and_figures_are_the_runs(run):
     parameters = json.loads((run / "merge" / "export_report.json").read_text())["tensors"]["parameters"]
     assert f"{parameters:,} parameters" in text
     assert SPEC.prompts["sc"] in text and SPEC.prompts["pq"] in text
-    assert f"vllm serve {REPO} --max-model-len {max_model_len(SPEC)}" in text
+    assert f"vllm serve {REPO} --max-model-len {max_model_len(SPEC, images=2)}" in text
     assert "{{" not in text and "None" not in text and "data_dir" not in text
 
 
