@@ -1,15 +1,15 @@
-"""Where a model looks while it writes an `sc` verdict: its attention on the source and on the edited picture.
+"""A model's attention while it writes an `sc` verdict: on the source and on the edited image.
 
 The definitions are this project's own. The paper shows a diagnosis of this kind without saying how it is computed, so figures
-from here are not to be held against the paper's.
+from here cannot be compared with the paper's.
 
 - Attention of a written token: the weights of the step that chose it (the query is the position before it), averaged over all
   layers and heads. They are at least 0 and sum to 1 over all tokens before it.
-- Mass on a picture: the sum of these weights over the picture's tokens, 0..1.
-- Entropy on a picture: with p the weights on its n tokens divided by the mass, -sum p ln p, in nats: 0 for a single token,
-  ln n for an even look. Difference: edited minus source; below 0 is a narrower look at the edited picture. Pictures of
+- Mass on an image: the sum of these weights over the image's tokens, 0..1.
+- Entropy on an image: with p the weights on its n tokens divided by the mass, -sum p ln p, in nats: 0 for a single token,
+  ln n for equal weights. Difference: edited minus source; below 0 the attention on the edited image is narrower. Images of
   different sizes have different ln n.
-- Top mass: the share 0..1 of a picture's mass on its most attended tenth of tokens (rounded up).
+- Top mass: the share 0..1 of an image's mass on its most attended tenth of tokens (rounded up).
 """
 
 from __future__ import annotations
@@ -26,12 +26,16 @@ from spatial_edit_reward.inference.generation import Generated
 TOP_SHARE = 0.1
 
 
-class Look(NamedTuple):
-    """The attention of every token of one completion on one picture: `weights` (written tokens, height * width), by rows."""
+class AttentionMap(NamedTuple):
+    """The attention of every token of a completion on one image: `weights` (written tokens, height * width), row by row."""
 
     weights: torch.Tensor
     height: int
     width: int
+
+    def mean(self, tokens: Sequence[int]) -> torch.Tensor:
+        """(height, width) mean weights of the written `tokens`."""
+        return self.weights[list(tokens)].mean(0).view(self.height, self.width)
 
 
 class Measures(NamedTuple):
@@ -49,38 +53,33 @@ def attention_weights(model: PreTrainedModel, inputs: dict[str, torch.Tensor], t
     `model`: loaded with eager attention, the only one that keeps weights. All layers' weights are in memory at once.
     """
     # the last token is chosen from the ones before it, and chooses nothing itself
-    more = tokens[None, :-1]
+    added = tokens[None, :-1]
     inputs = {
         **inputs,
-        "input_ids": torch.cat([inputs["input_ids"], more], dim=1),
-        "attention_mask": torch.cat([inputs["attention_mask"], torch.ones_like(more)], dim=1),
-        "mm_token_type_ids": torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(more)], dim=1),
+        "input_ids": torch.cat([inputs["input_ids"], added], dim=1),
+        "attention_mask": torch.cat([inputs["attention_mask"], torch.ones_like(added)], dim=1),
+        "mm_token_type_ids": torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(added)], dim=1),
     }
     layers = model(**inputs, use_cache=False, output_attentions=True).attentions
-    written = layers[0].shape[-1] - len(tokens)
-    return torch.stack([layer[0, :, written:].float().mean(0) for layer in layers]).mean(0)
+    first = layers[0].shape[-1] - len(tokens)
+    return torch.stack([layer[0, :, first:].float().mean(0) for layer in layers]).mean(0)
 
 
-def looks(model: PreTrainedModel, processor: ProcessorMixin, batch: Generated) -> list[Look]:
-    """The look at each picture of the prompt, in their order, of a `batch` of one row."""
+def attention_maps(model: PreTrainedModel, processor: ProcessorMixin, batch: Generated) -> list[AttentionMap]:
+    """The map of each image of the prompt, in their order, of a `batch` of one row."""
     tokens = batch.tokens[0, : batch.lengths[0]]
     weights = attention_weights(model, batch.inputs, tokens)
-    places = (batch.inputs["input_ids"][0] == model.config.image_token_id).nonzero()[:, 0]
+    positions = (batch.inputs["input_ids"][0] == model.config.image_token_id).nonzero()[:, 0]
     merge = processor.image_processor.merge_size
     grids = [(int(height) // merge, int(width) // merge) for _, height, width in batch.inputs["image_grid_thw"]]
-    parts = places.split([height * width for height, width in grids])
-    return [Look(weights[:, part], *grid) for part, grid in zip(parts, grids, strict=True)]
+    parts = positions.split([height * width for height, width in grids])
+    return [AttentionMap(weights[:, part], *grid) for part, grid in zip(parts, grids, strict=True)]
 
 
 def measure(weights: torch.Tensor) -> Measures:
-    """The measures of `weights` (written tokens, n tokens of a picture); NaN for entropy and top mass where the mass is 0."""
+    """The measures of `weights` (written tokens, n tokens of an image); NaN for entropy and top mass where the mass is 0."""
     mass = weights.sum(-1)
     shares = weights / mass[:, None]
     entropy = -torch.special.xlogy(shares, shares).sum(-1)
     top = shares.topk(math.ceil(TOP_SHARE * weights.shape[-1]), dim=-1).values.sum(-1)
     return Measures(mass, entropy, top)
-
-
-def heat(look: Look, tokens: Sequence[int]) -> torch.Tensor:
-    """(height, width) mean weights of the written `tokens`."""
-    return look.weights[list(tokens)].mean(0).view(look.height, look.width)

@@ -1,6 +1,6 @@
-"""`make diagnose`: where a model looks while it writes `sc` verdicts, as a table, `diagnose.json` and a page of heat maps.
+"""`make diagnose`: a model's attention on both images while it writes `sc` verdicts: a table, `diagnose.json`, heat maps.
 
-What is measured is defined in `evaluation/attention.py`.
+What is measured is defined in `evaluation/attention_maps.py`.
 """
 
 from __future__ import annotations
@@ -15,91 +15,141 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from tqdm import tqdm
+from transformers import PreTrainedModel, ProcessorMixin
 
-from evaluation import attention_maps as attention
-from evaluation.attention_maps import Look, heat, looks, measure
-from evaluation.report import print_table
+from data.rows import load_rows
+from evaluation import attention_maps as definitions
+from evaluation.attention_maps import AttentionMap, attention_maps, measure
+from evaluation.recipe import EvalRecipe
+from evaluation.terminal import print_table
+from pipeline.folders import require
 from spatial_edit_reward import KEYS, Spec
 from spatial_edit_reward.chat import prompt_messages
 from spatial_edit_reward.draw import PREDICTED_COLOR, TRUE_COLOR, Outline, data_uri, draw_boxes, overlay_heatmap
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.files import write_json
 from spatial_edit_reward.images import fit
+from spatial_edit_reward.inference.backends import load_model_spec
 from spatial_edit_reward.inference.generation import generate_batch
 from spatial_edit_reward.inference.model import load_model, load_processor
 from spatial_edit_reward.pages import drawable_boxes, render_page
 from spatial_edit_reward.parser import parse_or_none
 
 PARTS = (*KEYS["sc"], "all")
-PICTURES = ("source", "edited")
+IMAGES = ("source", "edited")
 SHOWN_SIDE = 168
 Figures = dict[str, float]
 
 
-def parts_of(pieces: Sequence[str]) -> dict[str, list[int]]:
-    """Part of an `sc` verdict -> the places of its tokens, whose texts are `pieces`; "all": those of all parts.
+def split_parts(texts: Sequence[str]) -> dict[str, list[int]]:
+    """Part of an `sc` verdict -> the indices of its tokens, whose texts are `texts`; "all": those of all parts.
 
     A token belongs to the part that its last character is in.
     """
-    text = "".join(pieces)
+    text = "".join(texts)
     starts = [0]
     for key in KEYS["sc"][1:]:
-        found = [match.start() for match in re.finditer(rf'"{key}"\s*:', text)]
-        starts.append(found[-1] if found else len(text))
+        matches = list(re.finditer(rf'"{key}"\s*:', text))
+        starts.append(matches[-1].start() if matches else len(text))
     parts: dict[str, list[int]] = {part: [] for part in PARTS}
     offset = 0
-    for place, piece in enumerate(pieces):
+    for i, piece in enumerate(texts):
         if piece:  # the token that ends the turn has no text, and is no part of the verdict
-            number = max(number for number, start in enumerate(starts) if start < offset + len(piece))
-            parts[KEYS["sc"][number]].append(place)
-            parts["all"].append(place)
+            part = max(number for number, start in enumerate(starts) if start < offset + len(piece))
+            parts[KEYS["sc"][part]].append(i)
+            parts["all"].append(i)
         offset += len(piece)
     return parts
 
 
-def figures_of(pair: Sequence[Look], tokens: Sequence[int]) -> Figures:
+def mean_figures(maps: Sequence[AttentionMap], tokens: Sequence[int]) -> Figures:
     """Means over the written `tokens`; entropies in nats, the rest shares."""
-    found: Figures = {"tokens": float(len(tokens))}
-    for name, look in zip(PICTURES, pair, strict=True):
-        measured = measure(look.weights[list(tokens)])
-        found |= {f"{kind}_{name}": float(values.mean()) for kind, values in measured._asdict().items()}
-    found["entropy_difference"] = found["entropy_edited"] - found["entropy_source"]
-    return found
+    figures: Figures = {"tokens": float(len(tokens))}
+    for name, one in zip(IMAGES, maps, strict=True):
+        measures = measure(one.weights[list(tokens)])
+        figures |= {f"{kind}_{name}": float(values.mean()) for kind, values in measures._asdict().items()}
+    figures["entropy_difference"] = figures["entropy_edited"] - figures["entropy_source"]
+    return figures
 
 
-def pictures_of(row: Mapping[str, Any], completion: str, pair: Sequence[Look], parts: Mapping[str, list[int]]) -> Any:
-    """Part -> data URIs of the two heat maps, on one scale, with the true and the predicted boxes on the edited picture."""
+def draw_maps(
+    row: Mapping[str, Any], completion: str, maps: Sequence[AttentionMap], parts: Mapping[str, list[int]]
+) -> dict[str, list[str]]:
+    """Part -> data URIs of the two heat maps, on one scale, with the true and the predicted boxes on the edited image."""
     verdict = parse_or_none(completion, "sc")
     boxes = [Outline(TRUE_COLOR, region["bbox_2d"]) for region in row["reference"]["edit_region"] or ()]
     boxes += [Outline(PREDICTED_COLOR, box) for _, box in drawable_boxes(verdict.edit_region if verdict else None)]
-    shown = {}
+    drawn = {}
     for part, tokens in parts.items():
-        maps = [heat(look, tokens) for look in pair]
-        highest = max(float(values.max()) for values in maps)
-        images = [
+        means = [one.mean(tokens) for one in maps]
+        highest = max(float(values.max()) for values in means)
+        source, edited = (
             overlay_heatmap(image, (values / highest).cpu().numpy(), SHOWN_SIDE)
-            for image, values in zip(row["images"], maps, strict=True)
-        ]
-        shown[part] = [data_uri(images[0]), data_uri(draw_boxes(images[1], boxes, side=None))]
-    return shown
+            for image, values in zip(row["images"], means, strict=True)
+        )
+        drawn[part] = [data_uri(source), data_uri(draw_boxes(edited, boxes, side=None))]
+    return drawn
 
 
-def chosen(rows: Dataset, count: int) -> list[int]:
-    """At most `count` places of `sc` rows, evenly spread."""
-    places = [place for place, task in enumerate(rows["task"]) if task == "sc"]
-    return [places[number * len(places) // count] for number in range(count)] if count < len(places) else places
+def spread_evenly(rows: Dataset, count: int) -> list[int]:
+    """Indices of at most `count` of the `sc` rows, evenly spread."""
+    indices = [i for i, task in enumerate(rows["task"]) if task == "sc"]
+    return [indices[number * len(indices) // count] for number in range(count)] if count < len(indices) else indices
 
 
-def table_of(means: Mapping[str, Figures]) -> list[list[str]]:
+def table_lines(means: Mapping[str, Figures]) -> list[list[str]]:
     """A head, then a line per part."""
-    columns = [f"{what} {name}" for what in ("mass", "entropy", "top 10 %") for name in PICTURES]
+    columns = [f"{kind} {name}" for kind in ("mass", "entropy", "top 10 %") for name in IMAGES]
     columns.insert(4, "difference")
     lines = [["part", "tokens", *columns]]
-    for part, found in means.items():
-        shares = [f"{found[f'{kind}_{name}']:.3f}" for kind in ("mass", "entropy", "top") for name in PICTURES]
-        shares.insert(4, f"{found['entropy_difference']:+.3f}")
-        lines.append([part, f"{found['tokens']:.1f}", *shares])
+    for part, figures in means.items():
+        cells = [f"{figures[f'{kind}_{name}']:.3f}" for kind in ("mass", "entropy", "top") for name in IMAGES]
+        cells.insert(4, f"{figures['entropy_difference']:+.3f}")
+        lines.append([part, f"{figures['tokens']:.1f}", *cells])
     return lines
+
+
+def measure_row(
+    model: PreTrainedModel, processor: ProcessorMixin, spec: Spec, row: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """(what the JSON holds of a row, its card on the page); None where its verdict is cut off or unparsed."""
+    images = [fit(image, spec.pixels) for image in row["images"]]
+    chat = prompt_messages("sc", row["instruction"], spec)
+    batch = generate_batch(model, processor, [chat], [images], spec.max_new_tokens)
+    [completion] = batch.completions
+    if parse_or_none(completion.text, "sc") is None:
+        return None
+    maps = attention_maps(model, processor, batch)
+    ids = batch.tokens[0, : batch.lengths[0]].tolist()
+    parts = split_parts(processor.batch_decode([[token] for token in ids], skip_special_tokens=True))
+    figures = {part: mean_figures(maps, tokens) for part, tokens in parts.items()}
+    sizes = {name: one.height * one.width for name, one in zip(IMAGES, maps, strict=True)}
+    measured = {"id": row["id"], "completion": completion.text, "picture_tokens": sizes, "parts": figures}
+    drawn = draw_maps({**row, "images": images}, completion.text, maps, parts)
+    return measured, {**row, "completion": completion.text, "parts": figures, "images": drawn}
+
+
+def write_diagnosis(report: Mapping[str, Any], cards: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Prints the table and writes `diagnose.json` and `diagnose.html`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "diagnose.json", report)
+    rows, left_out, lines = report["rows"], report["left_out"], table_lines(report["means"])
+    highest = math.log(max(size for row in rows for size in row["picture_tokens"].values()))
+    title = f"attention on the images: {len(rows)} sc rows, entropies in nats of at most {highest:.2f}"
+    if left_out:
+        title += f"; {len(left_out)} unparsed left out"
+    explained = (definitions.__doc__ or "").split("\n- ")
+    render_page(
+        "diagnose.html.j2",
+        folder / "diagnose.html",
+        title="Attention on the images",
+        subtitle=f"{report['model']}: {title}",
+        lines=lines,
+        definitions=[explained[0].split("\n\n")[1], *explained[1:]],
+        cards_shown=cards,
+    )
+    print_table(lines, title)
+    print(f"{folder / 'diagnose.json'}\n{folder / 'diagnose.html'}")
 
 
 def diagnose(model_name: str, spec: Spec, rows: Dataset, count: int, folder: Path) -> dict[str, Any]:
@@ -110,51 +160,30 @@ def diagnose(model_name: str, spec: Spec, rows: Dataset, count: int, folder: Pat
     processor = load_processor(model_name, spec)
     model = load_model(model_name, "auto", "eager").to(PartialState(cpu=not torch.cuda.is_available()).device)
     measured, cards, left_out = [], [], []
-    for place in tqdm(chosen(rows, count), desc="attention", unit="row"):
-        row = rows[place]
-        row["images"] = [fit(image, spec.pixels) for image in row["images"]]
-        chat = prompt_messages("sc", row["instruction"], spec)
-        batch = generate_batch(model, processor, [chat], [row["images"]], spec.max_new_tokens)
-        [said] = batch.completions
-        if parse_or_none(said.text, "sc") is None:
+    for i in tqdm(spread_evenly(rows, count), desc="attention", unit="row"):
+        row = rows[i]
+        result = measure_row(model, processor, spec, row)
+        if result is None:
             left_out.append(row["id"])
             continue
-        pair = looks(model, processor, batch)
-        ids = batch.tokens[0, : batch.lengths[0]].tolist()
-        pieces = processor.batch_decode([[token] for token in ids], skip_special_tokens=True)
-        parts = parts_of(pieces)
-        found = {part: figures_of(pair, tokens) for part, tokens in parts.items()}
-        sizes = {name: look.height * look.width for name, look in zip(PICTURES, pair, strict=True)}
-        measured.append({"id": row["id"], "completion": said.text, "picture_tokens": sizes, "parts": found})
-        shown = pictures_of(row, said.text, pair, parts)
-        cards.append({**row, "completion": said.text, "parts": found, "images": shown})
+        measured.append(result[0])
+        cards.append(result[1])
     if not measured:
         raise UserError(f"{model_name}: no readable verdict on {len(left_out)} rows, so there is nothing to diagnose")
     means = {
         part: {
-            name: sum(one["parts"][part][name] for one in measured) / len(measured)
+            name: sum(row["parts"][part][name] for row in measured) / len(measured)
             for name in measured[0]["parts"][part]
         }
         for part in PARTS
     }
     report = {"model": model_name, "rows": measured, "left_out": left_out, "means": means}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "diagnose.json", report)
-    highest = math.log(max(size for one in measured for size in one["picture_tokens"].values()))
-    title = f"attention on the pictures: {len(measured)} sc rows, entropies in nats of at most {highest:.2f}"
-    if left_out:
-        title += f"; {len(left_out)} unparsed left out"
-    lines = table_of(means)
-    definitions = (attention.__doc__ or "").split("\n- ")
-    render_page(
-        "diagnose.html.j2",
-        folder / "diagnose.html",
-        title="Where the model looks",
-        subtitle=f"{model_name}: {title}",
-        lines=lines,
-        definitions=[definitions[0].split("\n\n")[1], *definitions[1:]],
-        cards_shown=cards,
-    )
-    print_table(lines, title)
-    print(f"{folder / 'diagnose.json'}\n{folder / 'diagnose.html'}")
+    write_diagnosis(report, cards, folder)
     return report
+
+
+def run_diagnose(recipe: EvalRecipe, model: str, spec_folder: Path | None, count: int) -> None:
+    """`diagnose` on the recipe's held-out rows. Raises UserError where there are none, or the model cannot be used."""
+    rows_file = require(recipe.run_dir / "data" / "heldout.parquet", "data")
+    spec = load_model_spec(model, spec_folder)
+    diagnose(model, spec, load_rows(rows_file, spec), count, recipe.run_dir / "diagnose")

@@ -1,4 +1,4 @@
-"""The held-out rows: what is asked about them, and the responses of every model of a run.
+"""The held-out rows: what is asked about them, the responses of every model of a run, and the figures of a file of them.
 
 A model's responses are in `runs/NAME/eval/MODEL.jsonl`, a store, so that a killed run goes on where it was. A model shows what
 it knows without looking where every image is replaced by a gray one ("blind").
@@ -10,22 +10,28 @@ import gc
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset, List
-from datasets import Image as ImageFeature
+import numpy as np
 from PIL import Image
 
-from data.rows import load_rows
+from evaluation.metrics import group_sums, interval, score_rows
 from evaluation.recipe import EvalRecipe
 from evaluation.requests import EncodedImage, RequestPlan, request_id
+from evaluation.responses import Line, Responses, readable_scores, verdict_rates
 from pipeline.fingerprint import hash_files, hash_model
 from pipeline.folders import require, require_finished, stage_output
+from rewards_fn import RULES
+from rewards_fn.load import Selected, select_rewards
 from spatial_edit_reward import Spec, load_spec
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.images import encode, fit
 from spatial_edit_reward.inference.backends import open_backend
 from spatial_edit_reward.inference.store import create, generate_missing, read_responses
+from spatial_edit_reward.parser import parse_or_none
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 GRAY = (128, 128, 128)
 
@@ -38,9 +44,10 @@ def gray_image(spec: Spec) -> bytes:
 
 def plan_heldout(rows: Dataset, spec: Spec, blind: bool = False) -> RequestPlan:
     """The requests about canonical `rows`, whose images are opened one row at a time; `blind`: all of them gray."""
-    plan = RequestPlan(spec)
-    gray = gray_image(spec)
-    encoded = rows.cast_column("images", List(ImageFeature(decode=False)))
+    from datasets import Image, List  # seconds to import
+
+    plan, gray = RequestPlan(spec), gray_image(spec)
+    encoded = rows.cast_column("images", List(Image(decode=False)))
     for index, row in enumerate(encoded):
         images: list[EncodedImage | None] = [gray if blind else image["bytes"] for image in row["images"]]
         key = request_id(row["task"], row["instruction"], images, spec)
@@ -61,6 +68,8 @@ def write_heldout(recipe: EvalRecipe, overwrite: bool) -> None:
 
     Raises UserError where an earlier stage is missing, a model cannot be used, or a row got no response.
     """
+    from data.rows import load_rows
+
     rows_file = require(recipe.run_dir / "data" / "heldout.parquet", "data")
     for stage in ("sft", "grpo"):
         require_finished(recipe.run_dir / stage, stage)
@@ -114,3 +123,69 @@ def write_responses(
         raise UserError(
             f"{file}: {len(failures)} of {len(plan.rows)} rows without a response, the first: {failures[0]}"
         )
+
+
+def header_rewards(responses: Responses) -> Selected:
+    """The rewards that the header names, for who has no recipe; else the rules, a weight of 1 each."""
+    named = responses.header.get("rewards") or {"entries": list(RULES), "weights": [1.0] * len(RULES)}
+    return select_rewards(named["entries"], named["weights"], score_range=responses.spec.score_range)
+
+
+def heldout_figures(responses: Responses, resamples: int, rewards: Selected | None = None) -> dict[str, Any]:
+    """{"published": None, "honest": the held-out metrics, with intervals that resample groups, and the localization}.
+
+    `rewards`: None takes the header's.
+    """
+    rows, pairs = responses.header["rows"], responses.first_lines()
+    if not pairs:
+        return {"published": None, "honest": {"coverage": 0.0, "samples": len(rows)}}
+    rewards = rewards or header_rewards(responses)
+    answered, texts = [row for row, _ in pairs], [line["text"] for _, line in pairs]
+    scored = score_rows(answered, texts, rewards.rewards, rewards.weights, responses.spec)
+    sums = group_sums(answered, scored, [line["truncated"] for _, line in pairs], responses.spec)
+    seed = responses.header.get("seed", 0)
+    intervals = {name: interval(of, resamples, seed) for name, of in sums.items()}
+    complete = [row for row in rows if all(line is not None for line in responses.of(row["key"]))]
+    figures: dict[str, Any] = {
+        "samples": len(rows),
+        "complete_samples": len(complete),
+        "coverage": len(complete) / len(rows),
+        **{name: values["mean"] for name, values in intervals.items()},
+        "intervals": {name: [values["low"], values["high"]] for name, values in intervals.items()},
+        "mean_box_iou": intervals["box_iou"]["mean"],
+        **empty_regions(pairs),
+        **verdict_rates(responses),
+    }
+    if responses.header.get("expected_score"):
+        figures["expected_score_agreement"] = expected_agreement(responses, pairs)
+    return {"published": None, "honest": figures}
+
+
+def empty_regions(pairs: Sequence[tuple[Line, Line]]) -> dict[str, float | None]:
+    """Precision and recall of the empty region ("nothing was edited") over `sc` rows whose regions are known.
+
+    An unparsed verdict is no empty region, and misses a true one.
+    """
+    known = [(row, line) for row, line in pairs if row["task"] == "sc" and row["reference"]["edit_region"] is not None]
+    true = [row["reference"]["edit_region"] == [] for row, _ in known]
+    verdicts = [parse_or_none(line["text"], "sc") for _, line in known]
+    predicted = [verdict is not None and verdict.edit_region == [] for verdict in verdicts]
+    both = sum(a and b for a, b in zip(true, predicted, strict=True))
+    return {
+        "empty_region_precision": both / sum(predicted) if any(predicted) else None,
+        "empty_region_recall": both / sum(true) if any(true) else None,
+        "said_empty": sum(predicted),
+        "truly_empty": sum(true),
+    }
+
+
+def expected_agreement(responses: Responses, pairs: Sequence[tuple[Line, Line]]) -> float:
+    """Mean of 1 - |expected - true| / range over both scores, 0 where a verdict is not readable."""
+    low, high = responses.spec.score_range
+    values = []
+    for row, line in pairs:
+        scores = readable_scores(line, responses.spec, expected=True)
+        true = row["reference"]["score"]
+        gaps = [] if scores is None else [abs(a - b) / (high - low) for a, b in zip(scores, true, strict=True)]
+        values.append(1 - float(np.mean(gaps)) if gaps else 0.0)
+    return float(np.mean(values))

@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset
 
 from data.rows import load_rows
-from evaluation.heldout_figures import empty_regions
+from evaluation.heldout import empty_regions
 from evaluation.metrics import GroupSums, group_sums, interval, score_rows
 from evaluation.recipe import EvalRecipe
 from evaluation.responses import read_completions

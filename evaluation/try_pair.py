@@ -1,21 +1,18 @@
-"""`make try`: what a model says of one edit, from two image files to a page with its boxes drawn. No reference, no rewards."""
+"""`make try`: a model's verdicts on one edit, from two image files to a page with its boxes drawn. No reference, no rewards."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from accelerate import PartialState
-
+from pipeline.figures import MISSING, format_figure
 from spatial_edit_reward import TASKS, ParseFailure, Spec, Task, Verdict, aggregate, load_spec, repair
-from spatial_edit_reward.chat import prompt_messages
 from spatial_edit_reward.checks import failed_checks, valid_scores
 from spatial_edit_reward.draw import PREDICTED_COLOR, Outline, data_uri, draw_boxes
 from spatial_edit_reward.images import fit, open_image
-from spatial_edit_reward.inference.generation import Completion, generate
-from spatial_edit_reward.inference.model import load_model, load_processor
+from spatial_edit_reward.inference.backends import open_backend
+from spatial_edit_reward.inference.request import Request, Response
 from spatial_edit_reward.pages import drawable_boxes, render_page
 
 SCORES = {"sc": ("success", "over-editing"), "pq": ("naturalness", "artifacts")}
@@ -24,7 +21,7 @@ SHOWN_SIDE = 640
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model wrote to one question, and how it was read: `verdict` is None where it was not, `notes` say why."""
+    """A completion as it was read: no `verdict` where that failed, no `scores` where they are not usable; `notes` say why."""
 
     task: Task
     completion: str
@@ -34,41 +31,24 @@ class Answer:
 
     @property
     def named_scores(self) -> dict[str, str]:
-        """The two scores by name, – for what is not there."""
-        values = self.scores or (None, None)
-        return {
-            name: "–" if value is None else f"{value:g}" for name, value in zip(SCORES[self.task], values, strict=True)
-        }
+        """The two scores by name, as text."""
+        texts = [f"{score:g}" for score in self.scores] if self.scores else [MISSING, MISSING]
+        return dict(zip(SCORES[self.task], texts, strict=True))
 
 
-def read_answer(task: Task, said: Completion, spec: Spec) -> Answer:
-    """The verdict in a completion, mended where that can be done without inventing anything."""
-    notes = ["cut off at the token limit"] if said.truncated else []
+def read_answer(task: Task, response: Response, spec: Spec) -> Answer:
+    """The verdict in a response, repaired where that can be done without inventing anything."""
+    notes = ["cut off at the token limit"] if response.truncated else []
     try:
-        repaired = repair(said.text, task)
+        repaired = repair(response.text, task)
     except ParseFailure as failure:
-        return Answer(task, said.text, None, None, [*notes, f"no verdict: {failure}"])
+        return Answer(task, response.text, None, None, [*notes, f"no verdict: {failure}"])
     if repaired.changed:
         notes.append("not exactly one JSON object: read after a repair")
-    failed = failed_checks(repaired.verdict)
+    failed = failed_checks(repaired.verdict, spec.score_range)
     if failed:
         notes.append(f"not valid: {', '.join(failed)}")
-    return Answer(task, said.text, repaired.verdict, valid_scores(repaired.verdict, spec.score_range), notes)
-
-
-def ask(model_name: str, source: Path, edited: Path, instruction: str) -> tuple[list[Answer], Spec, list[Any]]:
-    """(answers to `sc` and `pq`, the model's spec, the two pictures as it saw them).
-
-    Raises UserError or SpecError for a file or a model that cannot be used.
-    """
-    spec = load_spec(Path(model_name))
-    pictures = [fit(open_image(file), spec.pixels) for file in (source, edited)]
-    processor, model = load_processor(model_name, spec), load_model(model_name, "auto", None)
-    model.to(PartialState().device)
-    messages = [prompt_messages(task, instruction, spec) for task in TASKS]
-    images = [pictures, pictures[1:]]
-    said = generate(model, processor, messages, images, spec.max_new_tokens)
-    return [read_answer(task, text, spec) for task, text in zip(TASKS, said, strict=True)], spec, pictures
+    return Answer(task, response.text, repaired.verdict, valid_scores(repaired.verdict, spec.score_range), notes)
 
 
 def overall(answers: Sequence[Answer], spec: Spec) -> float | None:
@@ -78,25 +58,33 @@ def overall(answers: Sequence[Answer], spec: Spec) -> float | None:
 
 
 def try_pair(model_name: str, source: Path, edited: Path, instruction: str, file: Path) -> None:
-    """Prints the model's two verdicts on the edit and writes them to the page `file`, boxes drawn on the edited picture."""
-    answers, spec, pictures = ask(model_name, source, edited, instruction)
-    found = answers[0].verdict
-    boxes = drawable_boxes(found.edit_region if found else None)
-    outlines = [Outline(PREDICTED_COLOR, box, str(place)) for place, box in boxes]
-    total = overall(answers, spec)
-    shown = [draw_boxes(pictures[0], (), SHOWN_SIDE), draw_boxes(pictures[1], outlines, SHOWN_SIDE)]
+    """Prints the model's two verdicts on the edit and writes them to the page `file`, boxes drawn on the edited image.
+
+    Raises UserError or SpecError for a file or a model that cannot be used.
+    """
+    spec = load_spec(Path(model_name))
+    images = [fit(open_image(one), spec.pixels) for one in (source, edited)]
+    backend = open_backend("transformers", model_name, spec, batch_size=len(TASKS))
+    requests = [Request(task, task, instruction, images if task == "sc" else images[1:]) for task in TASKS]
+    responses = {request.task: response for request, response in backend(requests)}
+    answers = [read_answer(task, responses[task], spec) for task in TASKS]
+    verdict = answers[0].verdict
+    boxes = drawable_boxes(verdict.edit_region if verdict else None)
+    outlines = [Outline(PREDICTED_COLOR, box, str(index)) for index, box in boxes]
+    total = format_figure(overall(answers, spec))
+    shown = [draw_boxes(images[0], (), SHOWN_SIDE), draw_boxes(images[1], outlines, SHOWN_SIDE)]
     render_page(
         "try.html.j2",
         file,
         title=instruction,
         model=model_name,
-        size=f"{pictures[1].width} x {pictures[1].height}",
+        size=f"{images[1].width} x {images[1].height}",
         images=[data_uri(image) for image in shown],
         answers=answers,
-        overall="–" if total is None else f"{total:.3f}",
+        overall=total,
     )
     for answer in answers:
         scores = ", ".join(f"{name} {value}" for name, value in answer.named_scores.items())
         print(f"{answer.task}: {scores}{''.join(f'; {note}' for note in answer.notes)}")
         print(answer.completion.strip())
-    print(f"R {'–' if total is None else format(total, '.3f')}, {len(boxes)} regions drawn\n{file}")
+    print(f"R {total}, {len(boxes)} regions drawn\n{file}")

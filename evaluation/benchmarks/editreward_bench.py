@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.benchmarks.draw import IMAGE, IMAGES, MINIMUM_GAP, TEXT, TEXTS, Edit, Group, write_rows
-from evaluation.benchmarks.official import Rows, mean, require_key, require_rows, result_score
+from evaluation.benchmarks.official import PAPER_MODELS, Rows, mean, require_key, require_rows, result_score
 from evaluation.benchmarks.samples import Candidate, Sample, text_of
 from evaluation.benchmarks.strict import ScoredSample, all_finite
 from evaluation.benchmarks.tables import load_tables
@@ -23,16 +23,7 @@ from spatial_edit_reward.errors import UserError
 
 TITLE = "EditReward-Bench"
 HEADLINE = ("average_accuracies", "overall")
-# Average accuracy of the dimension "overall", as arXiv 2602.07458 and secondary sources give it.
-PAPER = {
-    "GPT-4.1": 0.705,
-    "GPT-5": 0.755,
-    "Gemini-2.5-Pro": 0.722,
-    "Gemini-3.0-Flash": 0.769,
-    "EditScore-8B": 0.690,
-    "EditReward": 0.792,
-    "SpatialReward-8B": 0.803,
-}
+PAPER = dict(zip(PAPER_MODELS, (0.705, 0.755, 0.722, 0.769, 0.690, 0.792, 0.803), strict=True))
 DIMENSIONS = ("prompt_following", "consistency", "overall")
 
 

@@ -1,4 +1,4 @@
-"""From responses to a ranking benchmark's figures, without a model: candidates' scores, then the official and the strict rule."""
+"""From responses to a ranking benchmark's figures, without a model: candidates' scores, then both rules."""
 
 from __future__ import annotations
 

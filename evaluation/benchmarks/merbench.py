@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evaluation.benchmarks.draw import IMAGE, IMAGES, SIZES, TEXT, Group, ranked, write_rows
-from evaluation.benchmarks.official import Rows, falling, mean, number, require_key
+from evaluation.benchmarks.official import PAPER_MODELS, Rows, falling, mean, number, require_key
 from evaluation.benchmarks.samples import Candidate, Sample, text_of
 from evaluation.benchmarks.strict import ScoredSample, all_finite
 from evaluation.benchmarks.tables import load_tables
@@ -25,27 +25,15 @@ from spatial_edit_reward.errors import UserError
 
 TITLE = "MER-Bench"
 HEADLINE = ("exact_match_acc",)
-# Exact match over all samples, as arXiv 2602.07458 and secondary sources give it.
-PAPER = {
-    "GPT-4.1": 0.358,
-    "GPT-5": 0.423,
-    "Gemini-2.5-Pro": 0.462,
-    "Gemini-3.0-Flash": 0.508,
-    "EditScore-8B": 0.350,
-    "EditReward": 0.448,
-    "SpatialReward-8B": 0.483,
-}
+PAPER = dict(zip(PAPER_MODELS, (0.358, 0.423, 0.462, 0.508, 0.350, 0.448, 0.483), strict=True))
 # The same of the 200 samples of four candidates.
 PAPER_FOUR_CANDIDATES = {"SpatialReward-8B": 0.215, "Gemini-3.0-Flash": 0.195}
-FIGURES = {
-    "exact_match_acc": "exact_match",
-    "avg_kendall_tau": "kendall_tau",
-    "avg_spearman_rho": "spearman_rho",
-    "avg_ndcg": "ndcg",
-    "top1_accuracy": "top1",
-    "top2_accuracy": "top2",
-    "avg_position_error": "position_error",
-}
+
+
+FIGURES = (
+    *("exact_match_acc", "avg_kendall_tau", "avg_spearman_rho", "avg_ndcg"),
+    *("top1_accuracy", "top2_accuracy", "avg_position_error"),
+)
 
 
 class Ranking(NamedTuple):
@@ -89,11 +77,11 @@ def official_score(samples: Sequence[ScoredSample]) -> dict[str, Any]:
     figures = [rank_figures(one) for one in rankings]
 
     def exact(chosen: Iterable[bool]) -> float | None:
-        return mean(figure["exact_match"] for figure, keep in zip(figures, chosen, strict=True) if keep)
+        return mean(figure["exact_match_acc"] for figure, keep in zip(figures, chosen, strict=True) if keep)
 
     return {
         "total_samples": len(rankings),
-        **{name: mean(figure[own] for figure in figures) for name, own in FIGURES.items()},
+        **{name: mean(figure[name] for figure in figures) for name in FIGURES},
         **{f"accuracy_{size}pair": exact(one.size == size for one in rankings) for size in SIZES},
         "accuracy_by_label": {label: exact(one == label for one in labels) for label in sorted(set(labels))},
     }
@@ -108,13 +96,13 @@ def rank_figures(ranking: Ranking) -> dict[str, float]:
     squares = sum((p - t) ** 2 for p, t in zip(pred, true, strict=True))
     ideal = sum((n - i) / math.log2(i + 2) for i in range(n))
     return {
-        "exact_match": float(list(pred) == list(true) and not (scores and len(set(scores)) < n)),
-        "kendall_tau": float(sum(signs) / (0.5 * n * (n - 1))) if n > 1 else 0.0,
-        "spearman_rho": 1 - 6 * squares / (n * (n**2 - 1)) if n > 1 else 0.0,
-        "ndcg": sum((n - t) / math.log2(p + 2) for p, t in zip(pred, true, strict=True)) / ideal,
-        "top1": float(pred[0] == 0),
-        "top2": float(n >= 2 and set(pred[:2]) == {0, 1}),
-        "position_error": sum(abs(p - i) for i, p in enumerate(pred)) / n,
+        "exact_match_acc": float(list(pred) == list(true) and not (scores and len(set(scores)) < n)),
+        "avg_kendall_tau": float(sum(signs) / (0.5 * n * (n - 1))) if n > 1 else 0.0,
+        "avg_spearman_rho": 1 - 6 * squares / (n * (n**2 - 1)) if n > 1 else 0.0,
+        "avg_ndcg": sum((n - t) / math.log2(p + 2) for p, t in zip(pred, true, strict=True)) / ideal,
+        "top1_accuracy": float(pred[0] == 0),
+        "top2_accuracy": float(n >= 2 and set(pred[:2]) == {0, 1}),
+        "avg_position_error": sum(abs(p - i) for i, p in enumerate(pred)) / n,
     }
 
 

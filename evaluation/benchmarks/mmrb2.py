@@ -16,7 +16,7 @@ import numpy as np
 
 from data.synthetic.generate import group_rows
 from evaluation.benchmarks.draw import IMAGES, TEXT, Group, ranked, write_rows
-from evaluation.benchmarks.official import Rows, mean, require_key, require_rows, result_score
+from evaluation.benchmarks.official import PAPER_MODELS, Rows, mean, require_key, require_rows, result_score
 from evaluation.benchmarks.samples import Candidate, Sample, text_of
 from evaluation.benchmarks.strict import ScoredSample, all_finite
 from evaluation.benchmarks.tables import load_tables
@@ -24,16 +24,7 @@ from spatial_edit_reward.errors import UserError
 
 TITLE = "MMRB2"
 HEADLINE = ("overall_accuracy",)
-# Overall accuracy of the edit task, as arXiv 2602.07458 and secondary sources give it.
-PAPER = {
-    "GPT-4.1": 0.535,
-    "GPT-5": 0.619,
-    "Gemini-2.5-Pro": 0.534,
-    "Gemini-3.0-Flash": 0.621,
-    "EditScore-8B": 0.570,
-    "EditReward": 0.657,
-    "SpatialReward-8B": 0.661,
-}
+PAPER = dict(zip(PAPER_MODELS, (0.535, 0.619, 0.534, 0.621, 0.570, 0.657, 0.661), strict=True))
 PLACEHOLDER = re.compile(r"<image_(\d+)>")
 AT_AN_END = re.compile(rf"^(\s*{PLACEHOLDER.pattern})+|({PLACEHOLDER.pattern}\s*)+$")
 

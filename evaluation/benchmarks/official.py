@@ -18,6 +18,11 @@ from spatial_edit_reward.boxes import finite_number
 from spatial_edit_reward.errors import UserError
 
 Rows = Sequence[Mapping[str, Any]]
+# The models whose official headline figures arXiv 2602.07458 and secondary sources give.
+PAPER_MODELS = (
+    *("GPT-4.1", "GPT-5", "Gemini-2.5-Pro", "Gemini-3.0-Flash"),
+    *("EditScore-8B", "EditReward", "SpatialReward-8B"),
+)
 # What a completion without scores counts as: the middle of 0..25, twice.
 UNREADABLE = (12.5, 12.5)
 NUMBER = r"[-+]?\d*\.?\d+"

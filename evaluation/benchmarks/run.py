@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,11 @@ from evaluation.benchmarks.figures import benchmark_figures
 from evaluation.benchmarks.report import write_report
 from evaluation.benchmarks.samples import plan_samples, read_samples
 from evaluation.benchmarks.score import PARTIAL_STATUS, print_figures
-from evaluation.heldout import plan_heldout
-from evaluation.heldout_figures import heldout_figures
+from evaluation.heldout import heldout_figures, plan_heldout
 from evaluation.options import BenchmarkConfig
 from evaluation.recipe import EvalRecipe
-from evaluation.requests import Name, RequestPlan
-from evaluation.responses import load_responses
+from evaluation.requests import RequestPlan
+from evaluation.responses import Responses, load_responses
 from pipeline.fingerprint import hash_model
 from pipeline.folders import require
 from pipeline.rewards import read_rewards
@@ -33,8 +32,8 @@ from rewards_fn.load import COLUMNS
 from spatial_edit_reward import Spec
 from spatial_edit_reward.files import write_json
 from spatial_edit_reward.inference.backends import Endpoint, load_model_spec, open_backend
-from spatial_edit_reward.inference.request import Backend, Request, Response
-from spatial_edit_reward.inference.store import create, generate_missing, read_header, read_responses
+from spatial_edit_reward.inference.request import Backend
+from spatial_edit_reward.inference.store import create, generate_missing, read_header
 
 FILE_NAME = "verdicts.jsonl"
 SHOWN = 20
@@ -85,38 +84,13 @@ def make_header(
     }
 
 
-def known_responses(recipe: EvalRecipe, header: dict[str, Any]) -> dict[Name, Response]:
-    """What `make eval` has from the same model, asked in the same way; by key and sample."""
-    if header["extra_body"] or header["expected_score"]:
-        return {}
-    same = {name: header[name] for name in ("model", "weights", "backend", "samples", "temperature", "spec")}
-    known = {}
-    for file in (recipe.run_dir / "eval").glob("*.jsonl"):
-        if read_header(file).items() >= (same | {"adapter": None}).items():
-            for name, line in read_responses(file).items():
-                known[name] = Response(**{field: line[field] for field in Response._fields})
-    return known
-
-
-def reusing(known: Mapping[Name, Response], backend: Backend) -> Backend:
-    """`backend`, asked for what is not in `known` alone."""
-
-    def generate(requests: Iterable[Request]) -> Iterator[tuple[Request, Response]]:
-        reused = []
-
-        def unknown() -> Iterator[Request]:
-            for request in requests:
-                if (name := (request.key, request.sample)) in known:
-                    reused.append((request._replace(images=[]), known[name]))
-                else:
-                    yield request
-
-        remaining = unknown()
-        if (first := next(remaining, None)) is not None:  # else no model is loaded
-            yield from backend(chain([first], remaining))
-        yield from reused
-
-    return generate
+def eval_file(recipe: EvalRecipe, header: Mapping[str, Any]) -> Path | None:
+    """The file in which `make eval` has asked the same model the same; None where there is none."""
+    if header["blind"] or header["expected_score"] or header["extra_body"]:
+        return None
+    same = {name: header[name] for name in ("model", "weights", "backend", "samples", "temperature", "spec", "rows")}
+    files = sorted((recipe.run_dir / "eval").glob("*.jsonl"))
+    return next((file for file in files if read_header(file).items() >= {**same, "adapter": None}.items()), None)
 
 
 def run_one(
@@ -125,28 +99,42 @@ def run_one(
     """Asks, scores and reports one benchmark; whether every verdict was given. Without them figures need `partial`."""
     plan = make_plan(recipe, config, bench, spec, blind)
     header = make_header(recipe, config, bench, plan, blind)
-    file = output_folder(recipe, bench, config, blind) / FILE_NAME
-    create(file, header, config.overwrite)
-    if bench == "heldout" and not config.overwrite:
-        backend = reusing(known_responses(recipe, header), backend)
-    title = f"{bench}, blind" if blind else bench
-    batch_size = config.batch_size or recipe.batch_size
-    generate_missing(file, plan.names(config.samples), plan.request, backend, batch_size, title)
-    failures = plan.failures(read_responses(file), config.samples)
-    list_failures(failures, title, file.parent / "failures.txt")
-    scores = file.parent / "scores.json"
+    folder, title = output_folder(recipe, bench, config, blind), f"{bench}, blind" if blind else bench
+    file = eval_file(recipe, header) if bench == "heldout" and not config.overwrite else None
+    if file is None:
+        file = folder / FILE_NAME
+        create(file, header, config.overwrite)
+        batch_size = config.batch_size or recipe.batch_size
+        generate_missing(file, plan.names(config.samples), plan.request, backend, batch_size, title)
+    responses = load_responses(file)
+    folder.mkdir(parents=True, exist_ok=True)
+    failures = plan.failures(responses.lines, config.samples)
+    list_failures(failures, title, folder / "failures.txt")
     if failures and not config.partial:
-        scores.unlink(missing_ok=True)
+        (folder / "scores.json").unlink(missing_ok=True)
         print(
             f"{title}: no result below full coverage: ask again, or look at what is there with --partial",
             file=sys.stderr,
         )
         return False
-    write_json(scores, scores_of(recipe, config, file))
+    about = {name: header[name] for name in ("bench", "model", "backend", "blind", "samples", "temperature")}
+    figures = figures_of(recipe, config, replace(responses, header=header))
+    print_figures(title, figures, config.partial)
+    write_json(folder / "scores.json", about | figures)
     if bench != "heldout":
-        wrong = wrong_rankings(load_responses(file), plan, config.aggregation, recipe.gallery_rows)
-        write_json(file.parent / "wrong.json", wrong)
+        write_json(folder / "wrong.json", wrong_rankings(responses, plan, config.aggregation, recipe.gallery_rows))
     return not failures
+
+
+def figures_of(recipe: EvalRecipe, config: BenchmarkConfig, responses: Responses) -> dict[str, Any]:
+    """The figures of a file of responses by both rules, those by expected scores beside where they were asked for."""
+    resamples = recipe.bootstrap_samples
+    if responses.header["bench"] == "heldout":
+        return heldout_figures(responses, resamples)
+    figures = benchmark_figures(responses, config.aggregation, resamples)
+    if config.expected_score:
+        figures["expected"] = benchmark_figures(responses, config.aggregation, resamples, True)["honest"]
+    return figures
 
 
 def list_failures(failures: Sequence[str], title: str, file: Path) -> None:
@@ -157,21 +145,6 @@ def list_failures(failures: Sequence[str], title: str, file: Path) -> None:
     file.write_text("".join(line + "\n" for line in failures))
     rest = f"\n  ... and {len(failures) - SHOWN} more in {file}" if len(failures) > SHOWN else ""
     print(f"{title}: {len(failures)} without a verdict:\n  " + "\n  ".join(failures[:SHOWN]) + rest, file=sys.stderr)
-
-
-def scores_of(recipe: EvalRecipe, config: BenchmarkConfig, file: Path) -> dict[str, Any]:
-    """What `scores.json` holds: who was asked, and the figures, those by expected scores beside where asked; printed too."""
-    responses, resamples = load_responses(file), recipe.bootstrap_samples
-    header = responses.header
-    about = {name: header[name] for name in ("bench", "model", "backend", "blind", "samples", "temperature")}
-    if header["bench"] == "heldout":
-        figures = heldout_figures(responses, resamples)
-    else:
-        figures = benchmark_figures(responses, config.aggregation, resamples)
-        if header["expected_score"]:
-            figures["expected"] = benchmark_figures(responses, config.aggregation, resamples, True)["honest"]
-    print_figures(header["bench"] + (", blind" if header["blind"] else ""), figures, config.partial)
-    return about | figures
 
 
 def run_benchmarks(recipe: EvalRecipe, config: BenchmarkConfig) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from evaluation.benchmarks import load_benchmark
 from evaluation.benchmarks.figures import benchmark_figures, both_rules
 from evaluation.benchmarks.tables import read_json_lines
-from evaluation.heldout_figures import heldout_figures
+from evaluation.heldout import heldout_figures
 from evaluation.options import ScoreConfig
 from evaluation.responses import load_responses
 from evaluation.terminal import print_table
