@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from spatial_edit_reward import Task
 from spatial_edit_reward.boxes import Box, true_boxes, valid_box
@@ -43,6 +42,8 @@ def matched_iou(
     boxes = [box for box in predicted if box is not None]
     if not boxes or not true:
         return 0.0
+    from scipy.optimize import linear_sum_assignment  # half a second to import
+
     pairs = credit(pairwise_iou(boxes, true), power, thresholds)
     rows, columns = linear_sum_assignment(pairs, maximize=True)
     # A sum of rounded shares can exceed the count by an ulp.
