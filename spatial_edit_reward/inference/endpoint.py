@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
 
 from spatial_edit_reward.errors import one_line
@@ -20,9 +19,9 @@ class NoResponse(Exception):  # noqa: N818 - it may be nobody's error
 
 
 class BoundedClient(DefaultAsyncHttpxClient):
-    """Reads at most MAX_BODY bytes of a body, decompressed, whatever a server sends."""
+    """Reads at most MAX_BODY bytes of a body, decompressed, whatever a server sends; more is a failed try."""
 
-    async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
+    async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
         response = await super().send(request, stream=True, **options)
         if stream:
             return response
@@ -31,12 +30,12 @@ class BoundedClient(DefaultAsyncHttpxClient):
             async for chunk in response.aiter_bytes():
                 body += chunk
                 if len(body) > MAX_BODY:
-                    raise httpx.DecodingError(f"a body of more than {MAX_BODY} bytes", request=request)
+                    raise NoResponse(f"a body of more than {MAX_BODY} bytes")
         finally:
             await response.aclose()
         encoding = ("content-encoding", "content-length", "transfer-encoding")
         headers = {name: value for name, value in response.headers.items() if name not in encoding}
-        return httpx.Response(response.status_code, headers=headers, content=bytes(body), request=request)
+        return type(response)(response.status_code, headers=headers, content=bytes(body), request=request)
 
 
 def open_client(base_url: str | None, api_key_env: str, retries: int, deadline: float) -> AsyncOpenAI:
@@ -61,7 +60,7 @@ async def complete(client: AsyncOpenAI, request: Mapping[str, Any], deadline: fl
     except TimeoutError:
         raise NoResponse(f"no response within {deadline:g} s") from None
     except (OpenAIError, ValueError, RecursionError) as error:  # a body that is no JSON, or nested too deep
-        cause = f": {error.__cause__}" if isinstance(error.__cause__, httpx.HTTPError) else ""
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
         raise NoResponse(f"{type(error).__name__}: {one_line(f'{error}{cause}')}") from None
 
 
