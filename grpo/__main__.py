@@ -10,14 +10,17 @@ into `output_dir`. Killed, it goes on from the last complete checkpoint when sta
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.fingerprint import hash_files, hash_model
 from pipeline.folders import require, require_finished, stage_output
-from pipeline.recipe import parse_stage, read_options
+from pipeline.recipe import check_options, parse_stage, read_options, recipe_file
+from spatial_edit_reward import load_spec
 from spatial_edit_reward.errors import UserError, one_line_errors
+from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE
 
 
 @dataclass
@@ -65,7 +68,7 @@ def check_inputs(options: dict[str, Any]) -> None:
 @one_line_errors
 def main() -> None:
     options = read_options(("GRPOConfig", "ModelConfig"), RewardArguments)
-    checking = "random_weights" in options
+    checking = str(options.get("random_weights")).lower() == "true"
     if not checking:
         check_inputs(options)
 
@@ -74,19 +77,21 @@ def main() -> None:
     from pipeline.distributed import check_processes, destroy_process_group, on_main_process
     from rewards_fn import load_rewards
 
-    (args, stage_args, model_args), recipe = parse_stage((GRPOConfig, RewardArguments, ModelConfig))
+    arguments = [*sys.argv[1:], *(check_options(options, "grpo") if checking else [])]
+    (args, stage_args, model_args), recipe = parse_stage((GRPOConfig, RewardArguments, ModelConfig), arguments)
     check_save_steps(args)
+    score_range = DEFAULT_SCORE_RANGE if checking else load_spec(Path(model_args.model_name_or_path)).score_range
     try:
-        rewards = load_rewards(stage_args.reward_funcs)
+        rewards = load_rewards(stage_args.reward_funcs, score_range)
     except ValueError as error:
         raise UserError(str(error)) from None
     if args.reward_weights is not None and len(args.reward_weights) != len(rewards):
         raise UserError(f"reward_weights: {len(args.reward_weights)} weights for {len(rewards)} reward_funcs")
     check_processes(args)
     if checking:
-        from pipeline.random_weights import check_grpo
+        from grpo.train import check
 
-        check_grpo(args, model_args)
+        check(args, model_args, recipe_file(arguments))
         return
     data = Path(stage_args.data_dir)
 

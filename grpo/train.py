@@ -13,9 +13,10 @@ from trl import GRPOConfig, GRPOTrainer, ModelConfig, get_peft_config
 from data.rows import for_training, load_rows
 from grpo.reward_std import frac_reward_zero_std
 from grpo.samples import SamplePages
-from pipeline.checkpoints import SpecBesideCheckpoints, last_whole_checkpoint, save_trained
+from pipeline.checkpoints import SpecBesideCheckpoints, last_checkpoint, save_trained
 from pipeline.distributed import engine_of, free_memory_and_shutdown, on_main_process, parameters, start_engine
-from pipeline.model import no_vision_tokens, quantization, trained_parameters
+from pipeline.model import Inputs, no_vision_tokens, quantization, trained_parameters
+from pipeline.random_weights import StepMeter, random_inputs, time_steps
 from rewards_fn.load import Reward
 from spatial_edit_reward import load_spec
 from spatial_edit_reward.inference.model import load_model, load_processor
@@ -47,23 +48,33 @@ def make_trainer(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward
     """The trainer, ready to run: prompts, pixels and length limit from the spec beside the weights."""
     name = model_args.model_name_or_path
     spec = load_spec(Path(name))
-    args.max_completion_length = spec.max_new_tokens
     processor = load_processor(name, spec)
-    # This replaces TRL's own suppression of the image token, which is among these.
-    args.generation_kwargs = {**(args.generation_kwargs or {}), **no_vision_tokens(processor, args.use_vllm)}
     start_engine(args)
     model = load_model(name, model_args.dtype, model_args.attn_implementation, quantization(model_args))
     rows = for_training(load_rows(data / "rl.parquet", spec), spec, completions=False)
+    rows = rows.select_columns(["id", "task", "instruction", "prompt", "images", "reference"])
+    trainer = build_trainer(args, model_args, rewards, Inputs(model, processor, spec, rows))
+    trainer.add_callback(SamplePages(trainer))
+    return trainer
+
+
+def build_trainer(
+    args: GRPOConfig, model_args: ModelConfig, rewards: Sequence[Reward], inputs: Inputs
+) -> LoggingGRPOTrainer:
+    """TRL's trainer on what is loaded: no token that stands for pixels is sampled, none beyond the spec's length."""
+    model, processor = inputs.model, inputs.processor
+    args.max_completion_length = inputs.spec.max_new_tokens
+    # This replaces TRL's own suppression of the image token, which is among these.
+    args.generation_kwargs = {**(args.generation_kwargs or {}), **no_vision_tokens(processor, args.use_vllm)}
     trainer = LoggingGRPOTrainer(
         model=model,
         reward_funcs=list(rewards),
         args=args,
-        train_dataset=rows.select_columns(["id", "task", "instruction", "prompt", "images", "reference"]),
+        train_dataset=inputs.rows,
         processing_class=processor,
         peft_config=get_peft_config(model_args),
-        callbacks=[SpecBesideCheckpoints(spec)],
+        callbacks=[SpecBesideCheckpoints(inputs.spec)],
     )
-    trainer.add_callback(SamplePages(trainer))
     count = trained_parameters(trainer.model)
     trainer.accelerator.print(
         f"engine: {engine_of(trainer)}; attention: {model.config._attn_implementation}; "
@@ -73,10 +84,19 @@ def make_trainer(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward
 
 
 def train(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward], data: Path) -> None:
-    """Trains from the last whole checkpoint or from the start, and saves the adapter, or all weights where there is none."""
+    """Trains from the last complete checkpoint or from the start, and saves the adapter, or all weights where there is none."""
     output = Path(args.output_dir)
     trainer = make_trainer(args, model_args, rewards, data)
-    trainer.train(resume_from_checkpoint=on_main_process(lambda: last_whole_checkpoint(output, args.world_size)))
+    trainer.train(resume_from_checkpoint=on_main_process(lambda: last_checkpoint(output, args.world_size)))
     trainer.save_state()
     save_trained(trainer, output, load_spec(Path(model_args.model_name_or_path)))
     free_memory_and_shutdown(trainer)
+
+
+def check(args: GRPOConfig, model_args: ModelConfig, recipe: Path) -> None:
+    """Times `args.max_steps` steps at the sizes of `recipe`, on random weights and rows, completions at their full length."""
+    start_engine(args)
+    inputs = random_inputs(recipe, model_args, quantization(model_args), args.seed, completions=False)
+    args.generation_kwargs = {"min_new_tokens": inputs.spec.max_new_tokens}
+    meter = StepMeter(args.max_steps)
+    time_steps(build_trainer(args, model_args, [meter.reward], inputs), recipe, meter)

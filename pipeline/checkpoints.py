@@ -1,7 +1,8 @@
-"""Which checkpoint a killed run goes on from: the last one that is whole."""
+"""Which checkpoint a killed run goes on from: the last complete one."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -15,10 +16,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from pipeline.distributed import parameters
 from spatial_edit_reward import Spec, save_spec
-from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.errors import UserError, one_line
 from spatial_edit_reward.spec import FILE_NAME
 
-# The optimizer's state: of one process or DDP, of FSDP whole and in pieces, of DeepSpeed.
+WEIGHTS = ("*.safetensors", "*.pt", "*.pth", "*.bin")
+# The optimizer's state: of one process or DDP, of FSDP in one file and in pieces, of DeepSpeed.
 OPTIMIZER = ("optimizer.pt", "optimizer.bin", "optimizer_*", "global_step*")
 
 
@@ -34,25 +36,30 @@ class SpecBesideCheckpoints(TrainerCallback):
             save_spec(self.spec, Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
-def is_whole(checkpoint: Path) -> bool:
-    """Whether every file of a Trainer checkpoint can be opened to its end.
+def incomplete_file(checkpoint: Path) -> str | None:
+    """The file that a Trainer checkpoint lacks or that was cut off in it; None where every file reads to its end.
 
-    The Trainer writes `checkpoint-N` in place, its state last; `verdict.json` follows (SpecBesideCheckpoints).
+    The Trainer writes `checkpoint-N` in place, its state last; `verdict.json` follows (SpecBesideCheckpoints). Raises OSError
+    where a file is there and cannot be read: nothing is known of the checkpoint then.
     """
-    try:
-        json.loads((checkpoint / FILE_NAME).read_text())
-        json.loads((checkpoint / "trainer_state.json").read_text())
-        for file in checkpoint.rglob("*.safetensors"):
-            with safe_open(file, framework="numpy") as opened:
-                opened.keys()
-        for pattern in ("*.pt", "*.pth", "*.bin"):
-            for file in checkpoint.rglob(pattern):
-                # torch.save writes zip archives, whose directory stands at the end of the file
-                if zipfile.ZipFile(file).testzip() is not None:
-                    return False
-    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile):
-        return False
-    return any(any(checkpoint.glob(pattern)) for pattern in OPTIMIZER)
+    for name in ("trainer_state.json", FILE_NAME):
+        try:
+            json.loads((checkpoint / name).read_text())
+        except (FileNotFoundError, ValueError):
+            return name
+    for file in sorted(file for pattern in WEIGHTS for file in checkpoint.rglob(pattern)):
+        with file.open("rb") as opened:
+            opened.read(1)  # an error of the disk is an OSError here, and whatever follows is about the content
+        try:
+            if file.suffix == ".safetensors":
+                with safe_open(file, framework="numpy") as tensors:
+                    tensors.keys()
+            # torch.save writes zip archives, whose directory stands at the end of the file
+            elif zipfile.ZipFile(file).testzip() is not None:
+                return file.name
+        except (ValueError, SafetensorError, zipfile.BadZipFile):
+            return file.name
+    return None if any(any(checkpoint.glob(pattern)) for pattern in OPTIMIZER) else "the optimizer's state"
 
 
 def written_by(checkpoint: Path) -> int:
@@ -60,24 +67,38 @@ def written_by(checkpoint: Path) -> int:
     return len(list(checkpoint.glob("rng_state*.pth")))
 
 
-def last_whole_checkpoint(folder: Path, processes: int) -> Path | None:
-    """The newest whole `checkpoint-N` in `folder`, or None; broken newer ones are removed, each with a line that says so.
+def last_checkpoint(folder: Path, processes: int) -> Path | None:
+    """The newest complete `checkpoint-N` in `folder`, or None.
 
-    Raises UserError for one that another number of `processes` wrote: the global batch would be another.
+    A newer one that was cut off is removed, one that cannot be read is renamed to `checkpoint-N.unreadable`, each with a line
+    that says so. Raises UserError for a checkpoint that another number of `processes` wrote: the global batch would be another.
     """
-    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    for checkpoint in sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True):
-        if is_whole(checkpoint):
-            if written_by(checkpoint) != processes:
-                raise UserError(
-                    f"{checkpoint} was written by {written_by(checkpoint)} processes, this run has {processes}: start as "
-                    "many, or start over with OVERWRITE=1"
-                )
-            print(f"going on from {checkpoint}")
-            return checkpoint
-        print(f"{checkpoint} is not whole (the run was stopped while writing it): removed")
-        shutil.rmtree(checkpoint)
+    steps = {int(path.name.removeprefix("checkpoint-")): path for path in folder.glob("checkpoint-*[0-9]")}
+    for _, checkpoint in sorted(steps.items(), reverse=True):
+        try:
+            incomplete = incomplete_file(checkpoint)
+        except OSError as error:
+            aside = checkpoint.rename(_free_name(checkpoint, "unreadable"))
+            print(f"{checkpoint} cannot be read ({one_line(error)}): kept as {aside.name}, not used")
+            continue
+        if incomplete:
+            print(f"{checkpoint} is incomplete ({incomplete}; the run was stopped while writing it): removed")
+            shutil.rmtree(checkpoint)
+            continue
+        if written_by(checkpoint) != processes:
+            raise UserError(
+                f"{checkpoint} was written by {written_by(checkpoint)} processes, this run has {processes}: start as "
+                "many, or start over with OVERWRITE=1"
+            )
+        print(f"going on from {checkpoint}")
+        return checkpoint
     return None
+
+
+def _free_name(path: Path, suffix: str) -> Path:
+    """`PATH.SUFFIX`, or `PATH.SUFFIX-2` and on where that is taken."""
+    names = (f"{path.name}.{suffix}{'' if number == 1 else f'-{number}'}" for number in itertools.count(1))
+    return next(name for name in map(path.with_name, names) if not name.exists())
 
 
 def stored_parameters(folder: Path, leave_out: str | None = None) -> int:

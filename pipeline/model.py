@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from transformers import BitsAndBytesConfig, ProcessorMixin
+from transformers import BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
 
 from pipeline.distributed import parameters
 from pipeline.launch import check_packages
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.inference.model import VISION_TOKENS, vision_token_ids
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from spatial_edit_reward import Spec
+
+
+class Inputs(NamedTuple):
+    """What a trainer is made of; `rows` as TRL takes them: `prompt`, `images`, for stage 1 `completion`."""
+
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    spec: Spec
+    rows: Dataset
+
 
 # Names of modules from the top: "visual" alone would match none, and the tower would be quantized.
 NOT_QUANTIZED = ["model.visual", "lm_head"]

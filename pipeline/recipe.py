@@ -115,6 +115,7 @@ NOT_FINGERPRINTED = {
     "logging_steps",
     "log_completions",
     "overwrite",
+    "random_weights",
 }
 
 
@@ -127,7 +128,7 @@ def read_options(names: Iterable[str], own: type, arguments: Sequence[str] | Non
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if "-h" in arguments or "--help" in arguments:
         return {}
-    file = Path(arguments[_config_index(arguments)])
+    file = recipe_file(arguments)
     known = {field.name for field in dataclasses.fields(own)}.union(*(field_names("trl", name) for name in names))
     layers = recipe_layers(file)
     for layer, options in layers:
@@ -142,8 +143,29 @@ def read_options(names: Iterable[str], own: type, arguments: Sequence[str] | Non
             name = name.replace("-", "_")
             if not any(field.startswith(name.removeprefix("no_")) for field in known):  # argparse takes beginnings too
                 raise unknown_key(Path("command line"), f"--{name}", known)
-            options[name] = value or next(iter(arguments[index + 1 :]), "")
+            following = arguments[index + 1 : index + 2]
+            options[name] = value or (following[0] if following and not following[0].startswith("--") else "true")
     return options
+
+
+def check_options(options: Mapping[str, Any], stage: str) -> list[str]:
+    """What the command line sets for a run that only times steps (`random_weights`), by the options of `read_options`.
+
+    A warm-up, two steps that are timed and one that is counted unless the command line says otherwise; nothing is saved.
+    """
+    changed = {"eval_strategy": "no", "save_strategy": "no", "report_to": "none", "data_dir": "none"}
+    changed["output_dir"] = str(Path(options.get("output_dir", f"runs/{stage}")).parent / "gpu-check")
+    if stage == "grpo":
+        # vLLM would read the weights from a folder, and noise earns nothing
+        changed |= {"use_vllm": "false", "reward_funcs": "format", "reward_weights": "1.0"}
+    if "--max_steps" not in sys.argv:
+        changed["max_steps"] = "4"
+    return [part for name, value in changed.items() for part in (f"--{name}", value)]
+
+
+def recipe_file(arguments: Sequence[str]) -> Path:
+    """The recipe's path on the command line. Raises UserError where it is not given."""
+    return Path(arguments[_config_index(arguments)])
 
 
 def _config_index(arguments: Sequence[str]) -> int:
@@ -184,8 +206,9 @@ def parse_stage(types: tuple[type, ...], arguments: list[str] | None = None) -> 
     flags = {argument[2:].split("=")[0].replace("-", "_") for argument in arguments if argument.startswith("--")}
     everything = {field.name: getattr(part, field.name) for part in parsed for field in dataclasses.fields(part)}
     for name, (field, hint) in fields_of(types).items():
-        if name in flags and everything[name] is not None:
-            check_allowed(f"--{name}", everything[name], allowed_values(field, hint) or [everything[name]])
+        allowed = allowed_values(field, hint)
+        if name in flags and everything[name] is not None and allowed:
+            check_allowed(f"--{name}", everything[name], allowed)
     check_packages(everything)
     names = (set(recipe) | flags) - NOT_FINGERPRINTED
     return parsed, {name: everything[name] for name in sorted(names) if name in everything}

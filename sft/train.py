@@ -4,35 +4,48 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from datasets import Dataset
 from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
 from data.rows import for_training, load_rows
 from export.merge import merge
-from pipeline.checkpoints import SpecBesideCheckpoints, last_whole_checkpoint, save_trained
+from pipeline.checkpoints import SpecBesideCheckpoints, last_checkpoint, save_trained
 from pipeline.distributed import engine_of, free_memory_and_shutdown, on_main_process, parameters, start_engine
-from pipeline.model import quantization, trained_parameters
+from pipeline.model import Inputs, quantization, trained_parameters
+from pipeline.random_weights import random_inputs, time_steps
 from spatial_edit_reward import load_spec
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.inference.model import load_model, load_processor
 
 
 def make_trainer(args: SFTConfig, model_args: ModelConfig, data: Path) -> SFTTrainer:
-    """The trainer, ready to run: loss on completions only, every token weighted alike over accumulation and ranks."""
+    """The trainer of the base on the data stage's rows, ready to run. Raises UserError where one of them does not fit."""
     if args.max_length is not None:
         raise UserError("max_length must be null: truncation would cut image tokens or the end of a verdict")
     spec = load_spec(data)
     start_engine(args)
-    model = load_model(
-        model_args.model_name_or_path, model_args.dtype, model_args.attn_implementation, quantization(model_args)
+    name = model_args.model_name_or_path
+    model = load_model(name, model_args.dtype, model_args.attn_implementation, quantization(model_args))
+    rows, held_back = (
+        for_training(load_rows(data / f"{split}.parquet", spec), spec, completions=True)
+        for split in ("train", "validation")
     )
+    return build_trainer(args, model_args, Inputs(model, load_processor(name, spec), spec, rows), held_back)
+
+
+def build_trainer(
+    args: SFTConfig, model_args: ModelConfig, inputs: Inputs, validation: Dataset | None = None
+) -> SFTTrainer:
+    """TRL's trainer on what is loaded: loss on completions only, every token weighted alike over accumulation and ranks."""
+    model = inputs.model
     trainer = SFTTrainer(
         model=model,
         args=args,
-        train_dataset=for_training(load_rows(data / "train.parquet", spec), spec, completions=True),
-        eval_dataset=for_training(load_rows(data / "validation.parquet", spec), spec, completions=True),
-        processing_class=load_processor(model_args.model_name_or_path, spec),
+        train_dataset=inputs.rows,
+        eval_dataset=validation,
+        processing_class=inputs.processor,
         peft_config=get_peft_config(model_args),
-        callbacks=[SpecBesideCheckpoints(spec)],
+        callbacks=[SpecBesideCheckpoints(inputs.spec)],
     )
     # Qwen3-VL says that its forward takes no loss arguments, so the Trainer would weight micro-batches, not tokens, alike.
     # TRL's loss takes the number of items and needs nothing of the model's.
@@ -46,10 +59,10 @@ def make_trainer(args: SFTConfig, model_args: ModelConfig, data: Path) -> SFTTra
 
 
 def train(args: SFTConfig, model_args: ModelConfig, data: Path) -> None:
-    """Trains from the last whole checkpoint or from the start, then merges and verifies."""
+    """Trains from the last complete checkpoint or from the start, then merges and verifies."""
     output = Path(args.output_dir)
     trainer = make_trainer(args, model_args, data)
-    trainer.train(resume_from_checkpoint=on_main_process(lambda: last_whole_checkpoint(output, args.world_size)))
+    trainer.train(resume_from_checkpoint=on_main_process(lambda: last_checkpoint(output, args.world_size)))
     trainer.save_state()
     spec = load_spec(data)
     saved = save_trained(trainer, output, spec)
@@ -57,3 +70,10 @@ def train(args: SFTConfig, model_args: ModelConfig, data: Path) -> None:
     if args.process_index == 0:
         adapters, checkpoint = ([saved], None) if model_args.use_peft else ([], saved)
         merge(model_args.model_name_or_path, adapters, spec, output / "merged", checkpoint)
+
+
+def check(args: SFTConfig, model_args: ModelConfig, recipe: Path) -> None:
+    """Times `args.max_steps` steps at the sizes of `recipe`, on random weights and rows."""
+    start_engine(args)
+    inputs = random_inputs(recipe, model_args, quantization(model_args), args.seed, completions=True)
+    time_steps(build_trainer(args, model_args, inputs), recipe)

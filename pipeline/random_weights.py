@@ -1,0 +1,253 @@
+"""A few steps of a stage's own trainer at a recipe's sizes, on random weights and rows: what they cost on this machine.
+
+`python -m sft|grpo --config recipes/NAME/STAGE.yaml --random_weights`: no data, no weights to download, nothing saved but a
+JSON file. The first step is a warm-up and the last one is counted, which slows it, so neither is in the median of seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    BitsAndBytesConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+    TrainerCallback,
+)
+
+from pipeline.distributed import free_memory_and_shutdown, parameters
+from pipeline.model import Inputs
+from pipeline.recipe import read_yaml
+from spatial_edit_reward import Spec
+from spatial_edit_reward.chat import prompt_messages
+from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.files import write_json
+from spatial_edit_reward.inference.attention import best_attention
+from spatial_edit_reward.inference.model import load_model, load_processor
+
+ROWS = 64  # they are read over and over
+ANSWER = 300  # mean tokens of a verdict, where the recipe's plan.yaml does not say
+INSTRUCTION = "Replace the small red cup on the left of the table by a blue vase of the same size."
+STAND_IN = Path("recipes/tiny/base")  # its processor does for a model whose own cannot be fetched
+
+# torch counts attention's kernels of GPUs alone: the same formulas for those of a CPU, by the shapes of their arguments.
+ON_CPU = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *_, **__: (
+        sdpa_backward_flop_count(grad, q, k, v)
+    ),
+}
+
+# Dense bf16 operations a second as the makers state them, by a part of the card's name.
+STATED = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "RTX 4090": 165e12,
+    "RTX A6000": 155e12,
+    "L4": 121e12,
+}
+
+
+def random_inputs(
+    recipe: Path, model_args: Any, quantized: BitsAndBytesConfig | None, seed: int, completions: bool
+) -> Inputs:
+    """Model, processor, spec and rows of the stage's file `recipe`, without its data or its base's weights.
+
+    The configuration is the recipe's `config.json`, or that of the base where it is a folder. Raises UserError without one.
+    """
+    data, sft = read_yaml(recipe.parent / "data.yaml"), read_yaml(recipe.parent / "sft.yaml")
+    base = str(sft["model_name_or_path"])
+    folder = recipe.parent if (recipe.parent / "config.json").exists() else Path(base)
+    if not (folder / "config.json").exists():
+        raise UserError(f"{recipe.parent}: no config.json there, and {base} is no folder: the model's shape is unknown")
+    config = AutoConfig.from_pretrained(folder)
+    prompts = {**Spec.model_fields["prompts"].default, **data.get("prompts", {})}
+    spec = Spec(pixels=data["pixels"], max_new_tokens=data["max_new_tokens"], prompts=prompts)
+    processor = _processor(base, spec, config)
+    plan = recipe.parent / "plan.yaml"
+    answer = min(read_yaml(plan).get("answer_tokens", ANSWER) if plan.exists() else ANSWER, spec.max_new_tokens)
+    rows = random_rows(spec, processor, answer if completions else None)
+    return Inputs(random_model(config, model_args, quantized, seed), processor, spec, rows)
+
+
+def _processor(base: str, spec: Spec, config: PreTrainedConfig) -> ProcessorMixin:
+    """The base's processor; where it cannot be fetched, the tiny base's with the patches of `config`, and a line says so."""
+    try:
+        return load_processor(base, spec)
+    except UserError as error:
+        vision = config.vision_config
+        stand_in = spec.model_copy(update={"pixels": spec.pixels.model_copy(update={"multiple": 16})})
+        processor = load_processor(str(STAND_IN), stand_in)
+        print(f"{error}; the tokenizer of {STAND_IN} stands in: prompts are some tokens longer or shorter")
+    processor.image_processor.patch_size, processor.image_processor.merge_size = (
+        vision.patch_size,
+        vision.spatial_merge_size,
+    )
+    for name, token in (
+        ("image_token_id", "<|image_pad|>"),
+        ("video_token_id", "<|video_pad|>"),
+        ("vision_start_token_id", "<|vision_start|>"),
+        ("vision_end_token_id", "<|vision_end|>"),
+    ):
+        setattr(config, name, processor.tokenizer.convert_tokens_to_ids(token))
+    return processor
+
+
+def random_model(
+    config: PreTrainedConfig, model_args: Any, quantized: BitsAndBytesConfig | None, seed: int
+) -> PreTrainedModel:
+    """The model of `config` with random weights, made on the device; one that is to be quantized goes through a folder."""
+    torch.manual_seed(seed)
+    dtype = getattr(torch, model_args.dtype or "float32")
+    kernel, _ = best_attention(model_args.attn_implementation, dtype)
+    with PartialState().device:
+        model = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=kernel)
+    if quantized is None:
+        return model
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        del model
+        return load_model(folder, model_args.dtype, model_args.attn_implementation, quantized)
+
+
+def random_rows(spec: Spec, processor: ProcessorMixin, answer: int | None) -> Dataset:
+    """ROWS `sc` rows: the largest square images of the spec, noise, and a completion of about `answer` tokens if given."""
+    side = math.isqrt(spec.pixels.max) // spec.pixels.multiple * spec.pixels.multiple
+    images = [Image.effect_noise((side, side), 40).convert("RGB") for _ in range(2)]
+    row: dict[str, Any] = {"prompt": prompt_messages("sc", INSTRUCTION, spec), "images": images}
+    if answer is not None:
+        words = "the edited region "
+        text = words * max(1, answer // len(processor.tokenizer(words)["input_ids"]))
+        row["completion"] = [{"role": "assistant", "content": [{"type": "text", "text": text}]}]
+    return Dataset.from_list([row] * ROWS)
+
+
+class StepMeter(TrainerCallback):
+    """Seconds of every step, with its rollout's where there is one, and the operations of the last step."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.seconds: list[float] = []
+        self.rollouts: list[float | None] = []  # of every step; it reuses an earlier one where there is none
+        self.operations = self.rollout_operations = 0
+        self._counter: FlopCounterMode | None = None
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.steps - 1:
+            self._counter = FlopCounterMode(display=False, custom_mapping=ON_CPU)
+            self._counter.__enter__()
+        self.rollouts.append(None)
+        self._start = _now()
+
+    def reward(self, completions: list[Any], **kwargs: Any) -> list[float]:
+        """A reward that differs within a group; it is asked for when the rollout is over."""
+        self.rollouts[-1] = _now() - self._start
+        if self._counter:
+            self.rollout_operations = self._counter.get_total_flops()
+        return [index % 7 / 7 for index in range(len(completions))]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.seconds.append(_now() - self._start)
+        if self._counter:
+            self._counter.__exit__(None, None, None)
+            self.operations = self._counter.get_total_flops()
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process ever held: of the GPU as allocated, else of the machine."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def time_steps(trainer: Any, recipe: Path, meter: StepMeter | None = None) -> None:
+    """Runs the trainer's steps and writes what they cost as JSON into its output folder; prints it too.
+
+    Raises UserError for fewer than three steps, and where the memory does not suffice.
+    """
+    args, begin = trainer.args, time.perf_counter()
+    if args.max_steps < 3:
+        raise UserError(f"max_steps: {args.max_steps}: a warm-up, a step that is timed and one that is counted are 3")
+    meter = meter or StepMeter(args.max_steps)
+    trainer.add_callback(meter)
+    name, model = recipe.stem, trainer.model
+    report: dict[str, Any] = {
+        "recipe": str(recipe),
+        "card": _card(),
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "model": {
+            "parameters": parameters(model),
+            "trained": parameters(model, trained=True),
+            "attention": model.config._attn_implementation,
+        },
+    }
+    try:
+        trainer.train()
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"out of memory with per_device_train_batch_size {args.per_device_train_batch_size}: give a smaller one"
+        ) from None
+    timed = range(1, len(meter.seconds) - 1)
+    seconds = statistics.median(meter.seconds[step] for step in timed)
+    stated, reached = report["card"]["stated_per_second"], meter.operations / seconds
+    report |= {
+        "rows": args.per_device_train_batch_size * args.gradient_accumulation_steps,
+        "seconds": seconds,
+        "all_seconds": meter.seconds,
+        "peak_bytes": _peak_bytes(),
+        "operations": meter.operations,
+        "operations_per_second": reached,
+        "mfu": stated and reached / stated,
+    }
+    rollouts = [rollout for step in timed if (rollout := meter.rollouts[step]) is not None]
+    if rollouts:
+        report["rollout"] = {"seconds": statistics.median(rollouts), "operations": meter.rollout_operations}
+    report |= {
+        "total_seconds": time.perf_counter() - begin,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda},
+    }
+    if trainer.is_world_process_zero():
+        file = Path(args.output_dir) / f"{name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, report)
+        print(json.dumps(report, indent=2))
+        print(
+            f"{name}: {seconds:.2f} s a step of {report['rows']} rows, {meter.operations / 1e12:.3g} TFLOP, "
+            f"{reached / 1e12:.3g} TFLOP/s, {report['peak_bytes'] / 2**30:.1f} GiB at most; {file}"
+        )
+    free_memory_and_shutdown(trainer)
+
+
+def _card() -> dict[str, Any]:
+    """Name, memory and stated speed of the device; None for what is not known."""
+    if not torch.cuda.is_available():
+        return {"name": "cpu", "memory_bytes": None, "stated_per_second": None}
+    name = torch.cuda.get_device_name()
+    stated = next((speed for part, speed in STATED.items() if part in name), None)
+    memory = torch.cuda.get_device_properties(PartialState().device).total_memory
+    return {"name": name, "memory_bytes": memory, "stated_per_second": stated}
