@@ -16,8 +16,8 @@ from safetensors import safe_open
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-from export.answers import check_answers, check_prompts, with_adapters, with_weights
 from export.checkpoint import as_bytes, files_beside, finetuned_weights, local_folder, stored_tensors, weight_files
+from export.outputs import check_prompts, compare_outputs, load_with_adapters, load_with_weights
 from spatial_edit_reward import load_spec
 from spatial_edit_reward.errors import UserError
 
@@ -154,13 +154,17 @@ def verify(folder: Path, base: str, adapters: Sequence[Path], checkpoint: Path |
     expected = finetuned_weights(checkpoint, source) if checkpoint else merged_by_peft(source, adapters)
     tensors |= check_values(folder, source, expected)
     dtype = DTYPES[max(tensors["dtypes"], key=tensors["dtypes"].get)]  # of most tensors
-    trained = (lambda: with_weights(source, checkpoint)) if checkpoint else (lambda: with_adapters(source, adapters))
+    trained = (
+        (lambda: load_with_weights(source, checkpoint))
+        if checkpoint
+        else (lambda: load_with_adapters(source, adapters))
+    )
     return {
         "passed": True,
         "base": base,
         "trained": [str(path) for path in ([checkpoint] if checkpoint else adapters)],
         "files": files,
         "tensors": tensors,
-        "answers": check_answers(folder, trained, spec, dtype),
+        "answers": compare_outputs(folder, trained, spec, dtype),
         "versions": {name: version(name) for name in ("torch", "transformers", "peft", "safetensors")},
     }

@@ -193,12 +193,12 @@ def test_other_adapters_are_caught(merged_shards, sharded, adapters):
 def test_other_logits_are_caught(merged, adapters):
     import torch
 
-    from export.answers import check_answers, load, with_adapters
+    from export.outputs import compare_outputs, load, load_with_adapters
 
     with pytest.raises(UserError, match=r"logits differ from the trained model's by .*, more than 1e-04"):
-        check_answers(merged, lambda: load(BASE), SPEC, torch.float32)
+        compare_outputs(merged, lambda: load(BASE), SPEC, torch.float32)
     with pytest.raises(UserError, match="logits differ"):  # stored in bf16, with a measured tolerance
-        check_answers(merged, lambda: with_adapters(BASE, adapters), SPEC, torch.bfloat16)
+        compare_outputs(merged, lambda: load_with_adapters(BASE, adapters), SPEC, torch.bfloat16)
 
 
 def test_other_verdicts_from_the_same_logits_are_caught(broken, adapters):

@@ -19,24 +19,24 @@ def test_the_model_goes_where_there_is_room(monkeypatch, gpu, free, dtype, devic
     import torch
     from transformers import AutoModelForImageTextToText
 
-    from export.answers import device_for
+    from export.outputs import choose_device
 
     model = AutoModelForImageTextToText.from_pretrained(BASE)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, free))
-    assert device_for(model, getattr(torch, dtype)) == device
+    assert choose_device(model, getattr(torch, dtype)) == device
 
 
 def test_logits_of_fp32_weights_are_compared_without_the_noise_of_fp32_arithmetic():
     import torch
 
-    from export.answers import answers, furthest, load
+    from export.outputs import load, max_logit_difference, run_prompts
 
     # Verdicts are a matter of the dtype that people generate in; a few tokens are enough to tell.
     spec = SPEC.model_copy(update={"max_new_tokens": 4})
     single, double = (
-        answers(lambda: load(BASE), BASE, spec, torch.float32, in_) for in_ in (torch.float32, torch.float64)
+        run_prompts(lambda: load(BASE), BASE, spec, torch.float32, in_) for in_ in (torch.float32, torch.float64)
     )
-    assert {answer.logits.dtype for answer in double} == {torch.float64}
-    assert 0 < furthest(single, double) < 1e-3
-    assert [answer.text for answer in single] == [answer.text for answer in double]
+    assert {output.logits.dtype for output in double} == {torch.float64}
+    assert 0 < max_logit_difference(single, double) < 1e-3
+    assert [output.text for output in single] == [output.text for output in double]
