@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow
 from PIL import Image
-from pyarrow import ipc, parquet
 from tqdm import tqdm
 
 from spatial_edit_reward.errors import UserError, one_line
@@ -22,7 +20,6 @@ TABLES = {".parquet", ".arrow"}
 # What may hold a benchmark's images and is not read: passed over, its images would be trained on without a word.
 NOT_READ = {".jsonl", ".csv", ".tsv", ".tar", ".zip", ".gz", ".tgz", ".zst", ".7z", ".lmdb", ".h5", ".npy", ".npz"}
 NOT_READ |= {".avif", ".heic", ".svg"}
-BATCH = 16  # rows of a table at once
 
 
 def pixel_hash(image: Image.Image) -> bytes:
@@ -73,27 +70,18 @@ def images_in(folder: Path) -> Iterator[Path | bytes]:
         if file.suffix.lower() in IMAGE_FILES:
             yield file
         elif file.suffix.lower() in TABLES:
-            for batch in record_batches(file):
-                for row in batch.to_pylist():
-                    yield from encoded_in(list(row.values()))
+            for row in table_rows(file):
+                yield from encoded_in(list(row.values()))
 
 
-def record_batches(file: Path) -> Iterator[pyarrow.RecordBatch]:
-    """The rows of a Parquet or Arrow file (stream or random access), BATCH at a time. Raises UserError for a broken one."""
+def table_rows(file: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet or Arrow file, images as bytes. Raises UserError for a broken one."""
+    from datasets import load_dataset
+
     try:
-        if file.suffix.lower() == ".parquet":
-            yield from parquet.ParquetFile(file).iter_batches(batch_size=BATCH)
-            return
-        with pyarrow.memory_map(str(file)) as opened:
-            try:
-                batches = ipc.open_stream(opened)
-            except pyarrow.ArrowInvalid:
-                reader = ipc.open_file(opened)
-                batches = (reader.get_batch(index) for index in range(reader.num_record_batches))
-            for batch in batches:
-                for start in range(0, len(batch), BATCH):
-                    yield batch.slice(start, BATCH)
-    except (OSError, pyarrow.ArrowException) as error:
+        rows = load_dataset(file.suffix[1:].lower(), data_files=str(file), split="train", streaming=True)
+        yield from rows.decode(False)
+    except Exception as error:  # datasets raises many kinds
         raise UserError(f"benchmarks: {file}: {one_line(error)}") from None
 
 

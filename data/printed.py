@@ -1,4 +1,4 @@
-"""The report's tables as they are printed: rows by source, faults with an example each, splits, histograms."""
+"""The data report as it is printed: rows by source, what was dropped and fixed and why, splits, histograms."""
 
 from __future__ import annotations
 
@@ -12,64 +12,26 @@ from rich.table import Table
 from data.cleaning.fixer import KINDS
 
 
-def histograms(report: Mapping[str, Any]) -> Table:
-    """Scores, boxes and tokens, a line each: lowest and highest value, and the share of each value as a bar."""
-    lines = {
-        f"{task} score {place + 1}": counts
-        for task, scores in report["scores"].items()
-        for place, counts in scores.items()
-    }
-    lines["boxes in an sc row"] = report["boxes"]["per_sc_row"]
-    lines["box area, % of the picture"] = report["boxes"]["area_percent"]
-    if report["tokens"]:
-        lines["tokens of a row"] = report["tokens"]["of_rows"]
-    table = Table("of the rows kept", "from", "to", "how many", title="histograms")
-    for name, counts in lines.items():
-        if counts:
-            values = [int(value) for value in counts]
-            table.add_row(name, str(min(values)), str(max(values)), bars(list(counts.values())))
-    return table
-
-
-def bars(counts: Sequence[int]) -> str:
-    """One character a count, as high as its share of the largest."""
-    return "".join("▁▂▃▄▅▆▇█"[round(7 * count / max(counts))] for count in counts)
-
-
 def print_report(report: Mapping[str, Any]) -> None:
-    """The report's tables on stdout: sources, faults with an example each, splits."""
+    """The report's tables and lists on stdout."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=160)
-    sources = Table("source", title="rows read")
-    for name in ("in", "kept", "fixed", "dropped"):
-        sources.add_column(name, justify="right")
-    for name, of in report["sources"].items():
-        cells = (of["in"], of["kept"], of["fixed_rows"], of["in"] - of["kept"])
-        sources.add_row(name, *map(str, cells))
-    console.print(sources)
-    if report["examples"]:
-        faults = Table("fault", "what it is", "source", title="faults")
-        faults.add_column("fixed", justify="right")
-        faults.add_column("dropped", justify="right")
-        faults.add_column("for example")
-        for kind, example in report["examples"].items():
-            for name, of in report["sources"].items():
-                fixed, dropped = of["fixed"].get(kind, 0), of["dropped"].get(kind, 0)
-                if fixed or dropped:
-                    faults.add_row(kind, KINDS[kind].meaning, name, str(fixed), str(dropped), example["id"])
-        console.print(faults)
-    splits = Table("split", title="rows")
-    for name in ("rows", "sc", "pq", "sc with region"):
-        splits.add_column(name, justify="right")
-    for split, counts in report["splits"].items():
-        splits.add_row(split, *(str(counts[key]) for key in ("rows", "sc", "pq", "sc_with_region")))
-    console.print(splits)
+        console = Console(width=120)
+    sources = [
+        (name, rows["in"], rows["kept"], rows["fixed_rows"], rows["in"] - rows["kept"])
+        for name, rows in report["sources"].items()
+    ]
+    console.print(table("rows read", ("source", "in", "kept", "of them fixed", "dropped"), sources))
+    for action in ("dropped", "fixed"):
+        for line in reasons(report, action):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    splits = [(name, *(rows[key] for key in SPLIT_COLUMNS)) for name, rows in report["splits"].items()]
+    console.print(table("rows written", ("split", *SPLIT_COLUMNS.values()), splits))
     console.print(histograms(report))
     images = report["images"]
-    shown = ", ".join(f"{size} {count}" for size, count in Counter(images["by_size"]).most_common(5))
+    sizes = ", ".join(f"{size} {count}" for size, count in Counter(images["by_size"]).most_common(5))
     console.print(
-        f"{images['count']} images ({shown}), {images['kept_their_bytes']} with their own bytes, resized ones stored as "
+        f"{images['count']} images ({sizes}), {images['kept_their_bytes']} with their own bytes, resized ones stored as "
         f"{images['resized_stored_as']}",
         highlight=False,
     )
@@ -77,3 +39,58 @@ def print_report(report: Mapping[str, Any]) -> None:
         console.print(
             f"{name}: human scores without words: references for stage 2, not usable for SFT", highlight=False
         )
+
+
+SPLIT_COLUMNS = {"rows": "rows", "sc": "sc", "pq": "pq", "sc_with_region": "sc with region"}
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    """A table whose first column holds names and whose other ones hold numbers."""
+    result = Table(columns[0], title=title, title_justify="left")
+    for column in columns[1:]:
+        result.add_column(column, justify="right")
+    for row in rows:
+        result.add_row(*map(str, row))
+    return result
+
+
+def reasons(report: Mapping[str, Any], action: str) -> list[str]:
+    """Two lines for each kind of row that was "dropped" or "fixed", the most frequent first: what it is, and one example.
+
+    The number of rows stands before the kind, by source where there are several.
+    """
+    counts = {name: rows[action] for name, rows in report["sources"].items() if rows[action]}
+    total = sum((Counter(kinds) for kinds in counts.values()), Counter())
+    lines = [f"{action}, by reason:"] if total else []
+    for kind, count in total.most_common():
+        by_source = ", ".join(f"{name} {kinds[kind]}" for name, kinds in counts.items() if kind in kinds)
+        example = report["examples"][kind]
+        lines.append(
+            f"{count:>7}  {kind}: {KINDS[kind].meaning}{f' ({by_source})' if len(report['sources']) > 1 else ''}"
+        )
+        lines.append(f"         e.g. {example['location']}: {example['detail']}")
+    return lines
+
+
+def histograms(report: Mapping[str, Any]) -> Table:
+    """Scores, boxes and tokens, a line each: lowest and highest value, and the share of each value as a bar."""
+    lines = {
+        f"{task} score {int(index) + 1}": counts
+        for task, scores in report["scores"].items()
+        for index, counts in scores.items()
+    }
+    lines["boxes in an sc row"] = report["boxes"]["per_sc_row"]
+    lines["box area, % of the image"] = report["boxes"]["area_percent"]
+    if report["tokens"]:
+        lines["tokens of a row"] = report["tokens"]["of_rows"]
+    result = Table("of the rows kept", "from", "to", "how many", title="histograms", title_justify="left")
+    for name, counts in lines.items():
+        if counts:
+            values = [int(value) for value in counts]
+            result.add_row(name, str(min(values)), str(max(values)), bars(list(counts.values())))
+    return result
+
+
+def bars(counts: Sequence[int]) -> str:
+    """One block character a count, as high as its share of the largest."""
+    return "".join(chr(0x2581 + round(7 * count / max(counts))) for count in counts)

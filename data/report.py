@@ -1,21 +1,20 @@
-"""`data_report.json`: what came in, was kept, fixed and dropped, and what the kept rows look like."""
+"""`data_report.json`: what came in, was kept, fixed and dropped, with an example of each, and what the kept rows are like."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from data.build import Built
-from data.cleaning.prepare import Outcome
-from data.recipe import SPLITS, DataRecipe, Source
-from data.sources import Templates
+from data.cleaning.prepare import RowRecord
+from data.recipe import SPLITS, DataRecipe
+from data.sources import RowSource, Templates
 from data.templates import NEEDED
 from spatial_edit_reward import TASKS, Spec
+from spatial_edit_reward.boxes import BOX_SCALE
 from spatial_edit_reward.errors import UserError
 
 TOKEN_BIN = 128
-EXPLAINED = {True: "explained", False: "not_explained"}
 
 
 def counted(values: Iterable[Any]) -> dict[str, int]:
@@ -23,11 +22,38 @@ def counted(values: Iterable[Any]) -> dict[str, int]:
     return {str(value): count for value, count in sorted(Counter(values).items())}
 
 
-def by_split(built: Built) -> dict[str, dict[str, int]]:
+def make_report(
+    recipe: DataRecipe, sources: Sequence[RowSource], records: Sequence[RowRecord], templates: Templates, spec: Spec
+) -> dict[str, Any]:
+    """What `data_report.json` holds."""
+    kept = [row for row in records if row.error is None]
+    overlaps = Counter(row.error.detail for row in records if row.error and row.error.kind == "benchmark_overlap")
+    return {
+        "splits": splits(kept),
+        "sources": {
+            name: source_rows([row for row in records if row.source == name])
+            for name in dict.fromkeys(row.source for row in records)
+        },
+        "examples": examples(records),
+        "prompts": prompts(records, templates, sources),
+        "prompt_from": recipe.prompt_from,
+        "not_usable_for_sft": sorted({source.name for source in sources if not source.usable_for_sft}),
+        "benchmark_overlap": {"exact": overlaps["exact"], "perceptual": overlaps["perceptual"]},
+        "images": images(kept, recipe),
+        "tokens": None if recipe.tokenizer is None else tokens(kept, spec),
+        "scores": {
+            task: {index: counted(int(row.score[index]) for row in kept if row.task == task) for index in range(2)}
+            for task in TASKS
+        },
+        "boxes": boxes(kept),
+    }
+
+
+def splits(kept: Sequence[RowRecord]) -> dict[str, dict[str, int]]:
     """Rows of each split, by task, and how many `sc` rows have a true region."""
     result: dict[str, dict[str, int]] = {}
     for split in SPLITS:
-        rows = [row for row, its in zip(built.outcomes, built.splits, strict=True) if its == split]
+        rows = [row for row in kept if row.split == split]
         if rows:
             tasks = Counter(row.task for row in rows)
             regions = sum(bool(row.boxes) for row in rows)
@@ -35,108 +61,104 @@ def by_split(built: Built) -> dict[str, dict[str, int]]:
     return result
 
 
-def by_source(rows: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
-    """Rows in, kept, fixed (by kind) and dropped (by kind) of each source."""
-    members: dict[str, list[Outcome]] = defaultdict(list)
-    for row in rows:
-        members[row.source].append(row)
+def source_rows(records: Sequence[RowRecord]) -> dict[str, Any]:
+    """Rows of a source that came in, were kept, fixed (by kind) and dropped (by kind)."""
+    kept = [row for row in records if row.error is None]
     return {
-        name: {
-            "in": len(own),
-            "kept": sum(row.fault is None for row in own),
-            "fixed_rows": sum(row.fault is None and bool(row.fixed) for row in own),
-            "fixed": counted(kind for row in own if row.fault is None for kind in row.fixed),
-            "dropped": counted(row.fault.kind for row in own if row.fault),
-        }
-        for name, own in members.items()
+        "in": len(records),
+        "kept": len(kept),
+        "fixed_rows": sum(bool(row.fixed) for row in kept),
+        "fixed": counted(kind for row in kept for kind in row.fixed),
+        "dropped": counted(row.error.kind for row in records if row.error),
     }
 
 
-def examples(rows: Sequence[Outcome]) -> dict[str, dict[str, str]]:
-    """The first row of each kind that was dropped or fixed: its id, where it stands, and what was found."""
-    found: dict[str, dict[str, str]] = {}
-    for row in rows:
-        if row.fault:
-            found.setdefault(row.fault.kind, {"id": row.id, "place": row.place, "said": row.fault.detail})
-        else:
-            for kind in row.fixed:
-                found.setdefault(kind, {"id": row.id, "place": row.place, "said": "fixed"})
-    return found
+def examples(records: Sequence[RowRecord]) -> dict[str, dict[str, str]]:
+    """The first row of each kind that was dropped or fixed: its id, its location, and what was wrong with it."""
+    result: dict[str, dict[str, str]] = {}
+    for row in records:
+        for kind, detail in {row.error.kind: row.error.detail}.items() if row.error else row.fixed.items():
+            result.setdefault(kind, {"id": row.id, "location": row.location, "detail": detail})
+    return result
 
 
-def prompts(rows: Sequence[Outcome], templates: Templates, sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
+def prompts(
+    records: Sequence[RowRecord], templates: Templates, sources: Sequence[RowSource]
+) -> dict[str, dict[str, Any]]:
     """For each source and task with prompts: how many its template explains, and the template as the spec would have it."""
-    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for row in rows:
+    counts: Counter[tuple[str, str, bool]] = Counter()
+    for row in records:
         if row.explained is not None:
-            counts[row.source, row.task][EXPLAINED[row.explained]] += 1
-        elif row.fault and row.fault.kind == "no_instruction":
-            counts[row.source, row.task]["not_explained"] += 1
-    ranges = {source.name: source.score_range for source in sources}
-    result: dict[str, dict[str, Any]] = defaultdict(dict)
-    for (source, task), count in counts.items():
-        template = templates.get((source, task))  # type: ignore[arg-type]
-        result[source][task] = {
-            **{name: count[name] for name in EXPLAINED.values()},
-            "template": template and template.spec_prompt(ranges[source]),
-            "score_range_located": bool(template and template.names_range(ranges[source])),
-        }
-    return dict(result)
+            counts[row.source, row.task, row.explained] += 1
+        elif row.error and row.error.kind == "no_instruction":
+            counts[row.source, row.task, False] += 1
+    result: dict[str, dict[str, Any]] = {}
+    for source in sources:
+        for task in TASKS:
+            explained, not_explained = (counts[source.name, task, value] for value in (True, False))
+            if explained + not_explained:
+                template = templates.get((source.name, task))
+                result.setdefault(source.name, {})[task] = {
+                    "explained": explained,
+                    "not_explained": not_explained,
+                    "template": template and template.spec_prompt(source.score_range),
+                    "score_range_located": bool(template and template.names_range(source.score_range)),
+                }
+    return result
+
+
+def check_rows(report: Mapping[str, Any]) -> None:
+    """Raises UserError where no row is left, with the most frequent reason."""
+    if not report["splits"]:
+        reasons: Counter[str] = Counter()
+        for rows in report["sources"].values():
+            reasons.update(rows["dropped"])
+        for kind, count in reasons.most_common(1):
+            example = report["examples"][kind]
+            raise UserError(
+                f"no row was kept: {count} of {sum(reasons.values())} were dropped as {kind}, "
+                f"e.g. {example['location']}: {example['detail']}"
+            )
+        raise UserError("no row was kept: the sources hold none")
 
 
 def check_prompts(report: Mapping[str, Any]) -> None:
     """Raises UserError where the template of `prompt_from` explains fewer of its source's rows than it must."""
     source = report["prompt_from"]
-    for task, found in report["prompts"].get(source, {}).items():
-        rows = found["explained"] + found["not_explained"]
-        if found["explained"] < NEEDED * rows:
+    for task, prompt in report["prompts"].get(source, {}).items():
+        rows = prompt["explained"] + prompt["not_explained"]
+        if prompt["explained"] < NEEDED * rows:
             raise UserError(
-                f"prompt_from: the {task} template of {source!r} explains {found['explained']} of {rows} rows, fewer than "
+                f"prompt_from: the {task} template of {source!r} explains {prompt['explained']} of {rows} rows, fewer than "
                 f"{NEEDED:.0%}"
             )
 
 
-def make_report(
-    recipe: DataRecipe, sources: Sequence[Source], built: Built, templates: Templates, spec: Spec
-) -> dict[str, Any]:
-    """What `data_report.json` holds."""
-    kept = [row for row in built.outcomes if row.fault is None]
-    images = sum(len(row.sizes) for row in kept)
-    boxes = [box for row in kept for box in row.boxes or ()]
-    overlaps = Counter(
-        row.fault.detail for row in built.outcomes if row.fault and row.fault.kind == "benchmark_overlap"
-    )
+def images(kept: Sequence[RowRecord], recipe: DataRecipe) -> dict[str, Any]:
+    """How many images the rows have and of which sizes in pixels, and how they are stored."""
+    lossless = recipe.image_format == "png"
     return {
-        "splits": by_split(built),
-        "sources": by_source(built.outcomes),
-        "examples": examples(built.outcomes),
-        "prompts": prompts(built.outcomes, templates, sources),
-        "prompt_from": recipe.prompt_from,
-        "not_usable_for_sft": sorted({s.name for s in sources if s.layout == "editreward"}),
-        "benchmark_overlap": {"exact": overlaps["exact"], "perceptual": overlaps["perceptual"]},
-        "images": {
-            "count": images,
-            "kept_their_bytes": sum(row.kept_bytes for row in kept),
-            "resized_stored_as": "png (lossless)" if recipe.store == "png" else "jpeg (lossy: pq judges artifacts)",
-            "by_size": counted(f"{width}x{height}" for row in kept for width, height in row.sizes),
-        },
-        "tokens": None if recipe.tokenizer is None else tokens(kept, spec),
-        "scores": {
-            task: {place: counted(int(row.score[place]) for row in kept if row.task == task) for place in range(2)}
-            for task in TASKS
-        },
-        "boxes": {
-            "per_sc_row": counted(len(row.boxes) for row in kept if row.boxes is not None),
-            "unknown_rows": sum(row.task == "sc" and row.boxes is None for row in kept),
-            "area_percent": counted(int((x2 - x1) * (y2 - y1) / 1e4) // 10 * 10 for x1, y1, x2, y2 in boxes),
-        },
+        "count": sum(len(row.sizes) for row in kept),
+        "kept_their_bytes": sum(row.original_images for row in kept),
+        "resized_stored_as": "png (lossless)" if lossless else "jpeg (lossy: pq judges artifacts)",
+        "by_size": counted(f"{width}x{height}" for row in kept for width, height in row.sizes),
     }
 
 
-def tokens(rows: Sequence[Outcome], spec: Spec) -> dict[str, Any]:
+def tokens(kept: Sequence[RowRecord], spec: Spec) -> dict[str, Any]:
     """Tokens of prompt, images and completion in bins of TOKEN_BIN, and how many completions are over the spec's limit."""
     return {
-        "of_rows": dict(sorted(Counter(row.tokens // TOKEN_BIN * TOKEN_BIN for row in rows).items())),
-        "longest_completion": max((row.said for row in rows), default=0),
-        "completions_over_max_new_tokens": sum(row.said > spec.max_new_tokens for row in rows),
+        "of_rows": dict(sorted(Counter(row.tokens // TOKEN_BIN * TOKEN_BIN for row in kept).items())),
+        "longest_completion": max((row.completion_tokens for row in kept), default=0),
+        "completions_over_max_new_tokens": sum(row.completion_tokens > spec.max_new_tokens for row in kept),
+    }
+
+
+def boxes(kept: Sequence[RowRecord]) -> dict[str, Any]:
+    """Boxes in an `sc` row, rows whose boxes are unknown, and the boxes' areas in tenths of the image."""
+    areas = [(x2 - x1) * (y2 - y1) / BOX_SCALE**2 for row in kept for x1, y1, x2, y2 in row.boxes or ()]
+    return {
+        "per_sc_row": counted(len(row.boxes) for row in kept if row.boxes is not None),
+        "unknown_rows": sum(row.task == "sc" and row.boxes is None for row in kept),
+        "area_percent": counted(int(100 * area) // 10 * 10 for area in areas),
     }

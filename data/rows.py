@@ -1,4 +1,4 @@
-"""The canonical row: its features, its checks, and the chat messages that are made of it, at this one place.
+"""The canonical row: its features, its checks, and the prompts and completions that are made of it.
 
 id         str, unique
 task       "sc" | "pq"
@@ -13,35 +13,44 @@ source     the dataset it came from
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
-
-from datasets import Dataset, Features, Image, List, Value
+from typing import TYPE_CHECKING, Any
 
 from spatial_edit_reward import TASKS, Spec, Task
+from spatial_edit_reward.boxes import BOX_SCALE, valid_box
 from spatial_edit_reward.chat import IMAGES_OF_TASK, completion_messages, prompt_messages
-from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.errors import UserError, one_line
 
-REGION = {"id": Value("int32"), "label": Value("string"), "bbox_2d": List(Value("float32"), length=4)}
-FEATURES = Features(
-    {
-        "id": Value("string"),
-        "task": Value("string"),
-        "instruction": Value("string"),
-        "images": List(Image()),
-        "reference": {
-            "edit_region": List(REGION),
-            "score": List(Value("float32"), length=2),
-            "reasoning": Value("string"),
-        },
-        "group": Value("string"),
-        "source": Value("string"),
-    }
-)
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
 
 
-def fault(row: Mapping[str, Any], spec: Spec) -> str | None:
-    """What is wrong with a canonical row, in words, or None. Looks at no pixel, only at the number of images."""
+@cache
+def features() -> Features:
+    """The columns of canonical rows, as `datasets` has them (a second to import)."""
+    from datasets import Features, Image, List, Value
+
+    region = {"id": Value("int32"), "label": Value("string"), "bbox_2d": List(Value("float32"), length=4)}
+    return Features(
+        {
+            "id": Value("string"),
+            "task": Value("string"),
+            "instruction": Value("string"),
+            "images": List(Image()),
+            "reference": {
+                "edit_region": List(region),
+                "score": List(Value("float32"), length=2),
+                "reasoning": Value("string"),
+            },
+            "group": Value("string"),
+            "source": Value("string"),
+        }
+    )
+
+
+def row_error(row: Mapping[str, Any], spec: Spec) -> str | None:
+    """What is wrong with a canonical row, in words, or None. Of the images only their number counts."""
     if row["task"] not in TASKS:
         return f"task {row['task']!r} is not one of {', '.join(TASKS)}"
     if len(row["images"]) != IMAGES_OF_TASK[row["task"]]:
@@ -50,43 +59,43 @@ def fault(row: Mapping[str, Any], spec: Spec) -> str | None:
     reference = row["reference"]
     if len(reference["score"]) != 2 or not all(low <= score <= high for score in reference["score"]):
         return f"score {reference['score']} is not two numbers in {low:g}..{high:g}"
-    for place, region in enumerate(reference["edit_region"] or ()):
-        box = region["bbox_2d"]
-        if region["id"] != place:
-            return f"region {place} has id {region['id']}: ids count from 0"
-        if len(box) != 4 or not (0 <= box[0] < box[2] <= 1000 and 0 <= box[1] < box[3] <= 1000):
-            return f"region {place} has box {box}: expected x1 < x2, y1 < y2, all in 0..1000"
+    for index, region in enumerate(reference["edit_region"] or ()):
+        if region["id"] != index:
+            return f"region {index} has id {region['id']}: ids count from 0"
+        if valid_box(region) is None:
+            return f"region {index} has box {region['bbox_2d']}: expected x1 < x2, y1 < y2, all in 0..{BOX_SCALE}"
     return None
 
 
 def load_rows(file: Path, spec: Spec) -> Dataset:
     """The canonical rows of a Parquet file, images decoded when read. Raises UserError naming the first bad row."""
+    from datasets import Dataset, Image, List
+
     try:
-        rows = Dataset.from_parquet(str(file), features=FEATURES)
-    except Exception as error:  # datasets raises many kinds for a broken or foreign file
-        raise UserError(f"{file}: not a Parquet file of canonical rows: {' '.join(str(error).split())[:200]}") from None
-    bare = rows.cast_column("images", List(Image(decode=False)))
-    for row in bare:
-        wrong = fault(row, spec)
-        if wrong:
-            raise UserError(f"{file}: row {row['id']!r}: {wrong}")
+        rows = Dataset.from_parquet(str(file), features=features())
+    except Exception as error:  # datasets raises many kinds for a broken file or one of another shape
+        raise UserError(f"{file}: not a Parquet file of canonical rows: {one_line(error)}") from None
+    for row in rows.cast_column("images", List(Image(decode=False))):
+        reason = row_error(row, spec)
+        if reason:
+            raise UserError(f"{file}: row {row['id']!r}: {reason}")
     return rows
 
 
 def for_training(rows: Dataset, spec: Spec, completions: bool) -> Dataset:
-    """Canonical rows with a `prompt` column, and with a `completion` one if asked for: what TRL's trainers take.
+    """Canonical rows with a `prompt` column, and with a `completion` one if `completions`: what TRL's trainers take.
 
     Raises UserError where a row's reference cannot be written as a completion.
     """
 
-    def messages(identity: str, task: Task, instruction: str, reference: Mapping[str, Any]) -> dict[str, Any]:
+    def messages(row_id: str, task: Task, instruction: str, reference: Mapping[str, Any]) -> dict[str, Any]:
         prompt = prompt_messages(task, instruction, spec)
         if not completions:
             return {"prompt": prompt}
         try:
             completion = completion_messages(task, reference)
         except ValueError as error:
-            raise UserError(f"row {identity!r} cannot be trained on: {error}") from None
+            raise UserError(f"row {row_id!r} cannot be trained on: {error}") from None
         return {"prompt": prompt, "completion": completion}
 
     columns = ["id", "task", "instruction", "reference"]

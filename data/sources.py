@@ -1,39 +1,75 @@
-"""The recipe's sources: which reader each layout has, and the prompt that a source asks with."""
+"""A recipe's sources as the stage goes through them, and the prompt that each one has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 
 from tqdm import tqdm
 
-from data.readers import columns, editreward, editscore, sharegpt, spatialreward
+from data.readers import READERS
 from data.readers.raw import Raw
-from data.recipe import Source
+from data.recipe import SPLITS, DataRecipe, Source, Split
+from data.synthetic.rows import NAME, synthetic_chunks
 from data.templates import SAMPLE, PromptTemplate, recover
 from spatial_edit_reward import TASKS, Task
+from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE, ScoreRange
 
-LAYOUTS: dict[str, Callable[[Source], Iterator[Raw]]] = {
-    "spatialreward": spatialreward.rows,
-    "editscore": editscore.rows,
-    "editreward": editreward.rows,
-    "sharegpt": sharegpt.rows,
-    "datasets": columns.rows,
-}
 Templates = dict[tuple[str, Task], PromptTemplate]
+# Some rows of a source, or what makes them in a process of the pool.
+Chunk = Sequence[Raw] | Callable[[], Sequence[Raw]]
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """A public source of the recipe, or the synthetic groups of one split; `chunks(size)` starts its rows."""
+
+    name: str
+    splits: Mapping[Split, float]
+    chunks: Callable[[int], Iterator[Chunk]]
+    score_range: ScoreRange = DEFAULT_SCORE_RANGE
+    usable_for_sft: bool = True
+
+
+def open_sources(recipe: DataRecipe) -> list[RowSource]:
+    """The recipe's sources in order, then its synthetic groups, split by split."""
+    sources = [
+        RowSource(
+            source.name,
+            source.splits,
+            partial(public_chunks, source),
+            source.score_range,
+            READERS[source.layout].usable_for_sft,
+        )
+        for source in recipe.sources
+    ]
+    if recipe.synthetic_groups:
+        sources += [RowSource(NAME, {split: 1.0}, partial(synthetic_chunks, recipe, split)) for split in SPLITS]
+    return sources
+
+
+def public_chunks(source: Source, size: int) -> Iterator[list[Raw]]:
+    """The rows of a public source, `size` at a time."""
+    rows = READERS[source.layout].rows(source)
+    while chunk := list(islice(rows, size)):
+        yield chunk
 
 
 def find_templates(sources: Sequence[Source]) -> Templates:
     """The prompt template of each source and task that has one, from the source's first SAMPLE prompts of the task."""
     prompts: dict[tuple[str, Task], list[tuple[str, str | None]]] = {}
     for source in sources:
-        if source.layout == "editreward" or (source.columns and not source.columns.prompt):
+        reader = READERS[source.layout]
+        if not reader.has_prompts or (source.columns and not source.columns.prompt):
             continue
-        for raw in tqdm(LAYOUTS[source.layout](source), desc=f"prompts of {source.name}", unit="row", delay=2):
+        for raw in tqdm(reader.rows(source), desc=f"prompts of {source.name}", unit="row", delay=2):
             task: Task = "pq" if len(raw.images) == 1 else "sc"
             known = prompts.setdefault((source.name, task), [])
             if raw.prompt is not None and raw.images and len(known) < SAMPLE:
                 known.append((raw.prompt, raw.instruction))
             if all(len(prompts.get((source.name, task), ())) >= SAMPLE for task in TASKS):
                 break
-    found = {key: recover(sample) for key, sample in prompts.items() if sample}
-    return {key: template for key, template in found.items() if template is not None}
+    templates = {key: recover(sample) for key, sample in prompts.items() if sample}
+    return {key: template for key, template in templates.items() if template is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import random
 import re
 from collections import Counter
@@ -17,13 +18,13 @@ SAMPLE = 2000
 PAIRS = 60
 # Fixed text of fewer characters is no template: an empty one would explain everything.
 SHORTEST = 4
-# A repeated instruction is looked for only around a fixed text of this many characters.
+# An instruction that is repeated in a prompt is recovered only around a fixed text of this many characters.
 SHORTEST_BETWEEN = 8
 
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """The fixed texts of a prompt; the instruction stands between each two of them."""
+    """The fixed texts of a prompt; the instruction stands between every two of them."""
 
     pieces: tuple[str, ...]
 
@@ -39,8 +40,8 @@ class PromptTemplate:
         if length <= 0 or rest:
             return None
         start = len(self.pieces[0])
-        found = prompt[start : start + length]
-        return found if found.join(self.pieces) == prompt else None
+        instruction = prompt[start : start + length]
+        return instruction if instruction.join(self.pieces) == prompt else None
 
     def spec_prompt(self, score_range: tuple[float, float]) -> str:
         """As a prompt of the spec: `$instruction`, `$low` and `$high` for what changes, `$$` for a dollar sign."""
@@ -59,10 +60,10 @@ def field(name: str, following: str) -> str:
 
 
 def with_range(piece: str, low: str, high: str) -> str:
-    """`piece` with "0 to 25" (also -, –, .., and, a comma) as `$low to $high`, and a lone 25 as `$high`."""
-    between = r"(\s*(?:to|and|-|–|—|\.\.\.?|,|~)\s*)"
-    whole = rf"(?<![\w.$]){low}{between}{high}(?![\w]|\.\d)"
-    ranged = re.sub(whole, lambda match: f"{field('low', match.group(1))}$high", piece)
+    """`piece` with "0 to 25" (also a dash, .., and, a comma) as `$low to $high`, and a lone 25 as `$high`."""
+    between = r"(\s*(?:to|and|-|\u2013|\u2014|\.\.\.?|,|~)\s*)"
+    full = rf"(?<![\w.$]){low}{between}{high}(?![\w]|\.\d)"
+    ranged = re.sub(full, lambda match: f"{field('low', match.group(1))}$high", piece)
     return re.sub(rf"(?<![\w.$]){high}(?![\w]|\.\d)", "$high", ranged)
 
 
@@ -72,47 +73,49 @@ def explained(template: PromptTemplate, prompts: Sequence[str]) -> float:
 
 
 def around_words(before: str, after: str) -> tuple[str, str]:
-    """The texts around an instruction, given back what two instructions happened to share: whole words and a full stop."""
+    """The texts around an instruction, without what two instructions happened to share: whole words and a full stop."""
     return re.sub(r"[^\W_]*\Z", "", before), re.sub(r"\A[^\W_]*[.!?]*", "", after)
 
 
-def shared_start(one: str, other: str) -> str:
-    length = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    return one[:length]
+def common_start(texts: Sequence[str]) -> str:
+    """The characters that all of `texts` begin with."""
+    return os.path.commonprefix(texts)  # noqa: RUF071 - characters are meant
 
 
 def candidates(one: str, other: str) -> list[PromptTemplate]:
-    """The templates that two prompts of different instructions may come from: one place for it, or two places."""
-    before = shared_start(one, other)
-    after = shared_start(one[len(before) :][::-1], other[len(before) :][::-1])[::-1]
+    """The templates that two prompts of different instructions may come from, with one or two fields for it."""
+    before = common_start([one, other])
+    after = common_start([prompt[len(before) :][::-1] for prompt in (one, other)])[::-1]
     before, after = around_words(before, after)
     first, second = (prompt[len(before) : len(prompt) - len(after)] for prompt in (one, other))
-    found = [PromptTemplate((before, after))]
+    templates = [PromptTemplate((before, after))]
     same = difflib.SequenceMatcher(None, first, second, autojunk=False).find_longest_match()
     if same.size >= SHORTEST_BETWEEN:
         # "Instruction: X. ... Remember: X." has X twice, so the text between is in the middle of both.
         between, _ = around_words(first[same.a : same.a + same.size], "")
         _, between = around_words("", between)
-        found.append(PromptTemplate((before, between, after)))
-    return found
+        templates.append(PromptTemplate((before, between, after)))
+    return templates
 
 
-def recover(prompts: Iterable[tuple[str, str | None]], seed: int = 0) -> PromptTemplate | None:
+def recover(prompts: Iterable[tuple[str, str | None]]) -> PromptTemplate | None:
     """The template of `prompts`, pairs of a prompt and its instruction where the row gives it; None where there is none.
 
     Of what explains at least NEEDED of a sample, the one with the most fixed text.
     """
     sample = list(islice(prompts, SAMPLE))
     counts = Counter(
-        PromptTemplate(tuple(prompt.split(given))) for prompt, given in sample if given and given in prompt
+        PromptTemplate(tuple(prompt.split(instruction)))
+        for prompt, instruction in sample
+        if instruction and instruction in prompt
     )
-    found = [template for template, _ in counts.most_common(5)]
-    bare = [prompt for prompt, _ in sample]
-    different = sorted(set(bare))
-    if not found and len(different) > 1:
-        rng = random.Random(seed)
+    templates = [template for template, _ in counts.most_common(5)]
+    all_prompts = [prompt for prompt, _ in sample]
+    different = sorted(set(all_prompts))
+    if not templates and len(different) > 1:
+        rng = random.Random(0)
         pairs = (rng.sample(different, 2) for _ in range(PAIRS))
-        found = list(dict.fromkeys(template for pair in pairs for template in candidates(*pair)))
-    long = [template for template in found if template.length >= SHORTEST]
-    good = [template for template in long if explained(template, bare) >= NEEDED]
+        templates = list(dict.fromkeys(template for pair in pairs for template in candidates(*pair)))
+    long = [template for template in templates if template.length >= SHORTEST]
+    good = [template for template in long if explained(template, all_prompts) >= NEEDED]
     return max(good, key=lambda template: template.length, default=None)

@@ -1,80 +1,114 @@
 """The same rows for other frameworks: LLaMA-Factory (with its `dataset_info.json` entry) and ms-swift, images as files beside.
 
-python -m data.writers runs/tiny/data/train.parquet --format llamafactory --output_dir runs/tiny/llamafactory
+    python -m data.writers runs/tiny/data/train.parquet --format llamafactory --output_dir LLaMA-Factory/data/edits
+
+The files are added to the folder, whatever else is in it; a file that is there already is never replaced.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Image, List
 from tqdm import tqdm
 
 from data.readers.chat import PLACEHOLDER
 from data.rows import load_rows
-from pipeline.folders import atomic_directory
 from spatial_edit_reward import Spec, load_spec, render
 from spatial_edit_reward.errors import UserError, one_line_errors
+from spatial_edit_reward.files import write_json
 
 FORMATS = ("llamafactory", "ms-swift")
+ROWS_FILE = "data.jsonl"
+INFO_FILE = "dataset_info.json"
+# LLaMA-Factory's entry for the data file.
+INFO_NAME = "spatial_edit_reward"
+INFO = {
+    "file_name": ROWS_FILE,
+    "formatting": "sharegpt",
+    "columns": {"messages": "conversations", "images": "images"},
+}
 
 
-def turns(row: Mapping[str, Any], spec: Spec) -> tuple[str, str]:
-    """(question, answer) of a canonical row, a placeholder for each image first. Raises ValueError without a whole verdict."""
-    question = PLACEHOLDER * len(row["images"]) + spec.prompt(row["task"], row["instruction"])
-    return question, render(row["task"], row["reference"])
+def framework_row(row: Mapping[str, Any], images: Sequence[str], spec: Spec, framework: str) -> dict[str, Any]:
+    """A canonical row as ms-swift (and SpatialReward-Train) has it, `messages`, or LLaMA-Factory, `conversations`.
 
-
-def swift_row(row: Mapping[str, Any], images: Sequence[str], spec: Spec) -> dict[str, Any]:
-    """A canonical row as ms-swift (and SpatialReward-Train) has it: `messages` and `images`."""
-    question, answer = turns(row, spec)
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return {"messages": messages, "images": list(images)}
-
-
-def sharegpt_row(row: Mapping[str, Any], images: Sequence[str], spec: Spec) -> dict[str, Any]:
-    """A canonical row as LLaMA-Factory's ShareGPT format has it: `conversations` and `images`."""
-    question, answer = turns(row, spec)
-    return {
-        "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}],
-        "images": list(images),
-    }
-
-
-def dataset_info(file: str) -> dict[str, Any]:
-    """LLaMA-Factory's entry for the data file."""
-    return {"file_name": file, "formatting": "sharegpt", "columns": {"messages": "conversations", "images": "images"}}
-
-
-def write(file: Path, spec: Spec, format_: str, folder: Path) -> int:
-    """Writes the rows of the Parquet `file` as `folder/data.jsonl`, with `folder/images`; returns how many.
-
-    Rows without a whole verdict are left out. Raises UserError where the file holds no canonical rows.
+    `images`: the paths of its images, a placeholder of each before the prompt. Raises ValueError without a complete verdict.
     """
+    prompt = PLACEHOLDER * len(row["images"]) + spec.prompt(row["task"], row["instruction"])
+    verdict = render(row["task"], row["reference"])
+    turns: dict[str, Any] = {
+        "messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": verdict}]
+    }
+    if framework == "llamafactory":
+        turns = {"conversations": [{"from": "human", "value": prompt}, {"from": "gpt", "value": verdict}]}
+    names = {"id": row["id"], "solution": row["task"], "instruction": row["instruction"], "group": row["group"]}
+    return {**names, **turns, "images": list(images)}
+
+
+def dataset_info(folder: Path) -> dict[str, Any]:
+    """LLaMA-Factory's `dataset_info.json` in `folder` with our entry added. Raises UserError where it is there already."""
+    file = folder / INFO_FILE
+    try:
+        info = json.loads(file.read_text()) if file.exists() else {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read: {error}") from None
+    if not isinstance(info, dict):
+        raise UserError(f"{file}: not a JSON object of datasets")
+    if INFO_NAME in info:
+        raise UserError(f"{file}: there is an entry {INFO_NAME!r} already: nothing was written")
+    return {**info, INFO_NAME: INFO}
+
+
+def write(file: Path, spec: Spec, framework: str, folder: Path) -> tuple[int, int]:
+    """Adds the rows of the Parquet `file` to `folder` as `data.jsonl` and `images`.
+
+    Returns (rows written, rows left out because they have no complete verdict). Raises UserError where the file holds no
+    canonical rows, or where a file to write is there already; then nothing was written.
+    """
+    from datasets import Image, List
+
     rows = load_rows(file, spec).cast_column("images", List(Image(decode=False)))
-    make = sharegpt_row if format_ == "llamafactory" else swift_row
+    folder.mkdir(parents=True, exist_ok=True)
+    info = dataset_info(folder) if framework == "llamafactory" else None
     written = 0
-    with atomic_directory(folder) as partial, (partial / "data.jsonl").open("w") as out:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as name:
+        partial = Path(name)
         (partial / "images").mkdir()
-        for number, row in enumerate(tqdm(rows, desc=format_, unit="row")):
-            names = [f"images/{number}_{place}{suffix(image['bytes'])}" for place, image in enumerate(row["images"])]
-            try:
-                made = make(row, names, spec)
-            except ValueError:
-                continue
-            for name, image in zip(names, row["images"], strict=True):
-                (partial / name).write_bytes(image["bytes"])
-            extra = {"id": row["id"], "solution": row["task"], "instruction": row["instruction"], "group": row["group"]}
-            out.write(json.dumps({**extra, **made}, ensure_ascii=False) + "\n")
-            written += 1
-        if format_ == "llamafactory":
-            info = {"spatial_edit_reward": dataset_info("data.jsonl")}
-            (partial / "dataset_info.json").write_text(json.dumps(info, indent=2) + "\n")
-    return written
+        with (partial / ROWS_FILE).open("w", encoding="utf-8") as out:
+            for number, row in enumerate(tqdm(rows, desc=framework, unit="row")):
+                contents = [image["bytes"] for image in row["images"]]
+                names = [f"images/{number}_{index}{suffix(content)}" for index, content in enumerate(contents)]
+                try:
+                    content = framework_row(row, names, spec, framework)
+                except ValueError:
+                    continue
+                for image_name, image in zip(names, contents, strict=True):
+                    (partial / image_name).write_bytes(image)
+                out.write(json.dumps(content, ensure_ascii=False) + "\n")
+                written += 1
+        move_into(partial, folder)
+        if info:
+            write_json(folder / INFO_FILE, info)
+    return written, len(rows) - written
+
+
+def move_into(partial: Path, folder: Path) -> None:
+    """Moves the files below `partial` to `folder`, one step each. Raises UserError, before the first, for one that is there."""
+    files = [file.relative_to(partial) for file in sorted(partial.rglob("*")) if file.is_file()]
+    for name in files:
+        if os.path.lexists(folder / name):
+            raise UserError(
+                f"{folder / name} is there already: nothing was written; give another folder, or move it away"
+            )
+    (folder / "images").mkdir(exist_ok=True)
+    for name in sorted(files, key=lambda name: name.name == ROWS_FILE):  # the rows last: what they name is there
+        os.rename(partial / name, folder / name)
 
 
 def suffix(content: bytes) -> str:
@@ -89,13 +123,18 @@ def main() -> None:
     )
     parser.add_argument("rows", type=Path, help="a .parquet file of the data stage, its verdict.json beside it")
     parser.add_argument("--format", choices=FORMATS, required=True)
-    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument(
+        "--output_dir", type=Path, required=True, help="the folder to add to; made where it is not there"
+    )
     arguments = parser.parse_args()
     if not arguments.rows.is_file():
         raise UserError(f"{arguments.rows}: no such file; `make data` makes the rows of a recipe")
     spec = load_spec(arguments.rows.parent)
-    count = write(arguments.rows, spec, arguments.format, arguments.output_dir)
-    print(f"{count} rows with a whole verdict in {arguments.output_dir / 'data.jsonl'}")
+    try:
+        written, left_out = write(arguments.rows, spec, arguments.format, arguments.output_dir)
+    except OSError as error:
+        raise UserError(f"{arguments.output_dir}: cannot be written: {error}") from None
+    print(f"{written} rows in {arguments.output_dir / ROWS_FILE}, {left_out} without a complete verdict left out")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from spatial_edit_reward.errors import UserError, one_line
 from spatial_edit_reward.spec import MAX_PIXELS, Pixels
@@ -50,6 +50,8 @@ def read_image(source: Path | bytes) -> tuple[Image.Image, bytes, bool]:
             return as_rgb(ImageOps.exif_transpose(opened)), content, as_it_is
     except ImageError:
         raise
+    except UnidentifiedImageError:  # its own text holds a memory address
+        raise ImageError("image_unreadable", f"not a file of {', '.join(FORMATS)}") from None
     except Exception as error:  # Pillow lets out whatever a damaged file leads it to, TypeError and struct.error too
         raise ImageError("image_unreadable", one_line(error, 120)) from None
 

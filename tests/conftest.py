@@ -54,8 +54,8 @@ def small_data(tmp_path_factory) -> Path:
         folder.parent / "data.yaml",
         "data",
         output_dir=str(folder),
-        groups={"train": 6, "validation": 1, "rl": 3, "heldout": 2},
-        keep=...,
+        synthetic_groups={"train": 6, "validation": 1, "rl": 3, "heldout": 2},
+        subsample=...,
         max_new_tokens=24,
         processes=1,
     )

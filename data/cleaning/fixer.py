@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 Policy = Literal["fix", "drop", "fail"]
 
 
 class Kind(NamedTuple):
-    """What is done by default, whether there is a fix at all, and what the fault is (and its fix)."""
+    """A kind of error: what is done by default, whether there is a fix at all, and what is wrong (with its fix)."""
 
     default: Policy
     fixable: bool
@@ -18,13 +19,13 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     # the row
     "not_json": Kind("drop", False, "the line is no JSON"),
-    "not_a_row": Kind("drop", False, "a key that the layout needs is missing or of a foreign shape"),
-    "repeated_id": Kind("drop", False, "another row before it has its id"),
+    "not_a_row": Kind("drop", False, "a key that the layout needs is missing or of another shape"),
+    "repeated_id": Kind("drop", False, "an earlier row has its id"),
     "no_images": Kind("drop", False, "it names no image"),
     "image_count": Kind("drop", False, "it has neither one image (pq) nor two (sc)"),
     "task_disagrees": Kind("drop", False, "its number of images, its verdict's keys and its `solution` disagree"),
     "no_verdict": Kind("drop", False, "it has no answer to learn from or to compare with"),
-    "no_instruction": Kind("drop", False, "its instruction is neither given nor found in its prompt by the template"),
+    "no_instruction": Kind("drop", False, "it has no instruction, and the prompt template does not explain its prompt"),
     # the images
     "image_missing": Kind("drop", False, "an image is not there"),
     "image_outside": Kind("drop", False, "an image's path leaves the source's image folder"),
@@ -34,7 +35,7 @@ KINDS: dict[str, Kind] = {
     "think": Kind("fix", True, "a <think> part before the verdict (removed)"),
     "fence": Kind("fix", True, "a code fence around the verdict (removed)"),
     "prose": Kind("fix", True, "text around the JSON object (removed)"),
-    "broken_json": Kind("drop", True, "JSON with a slip such as a trailing comma (mended by json_repair)"),
+    "broken_json": Kind("drop", True, "JSON with a slip such as a trailing comma (repaired by json_repair)"),
     "unreadable_verdict": Kind("drop", False, "no JSON object in the answer"),
     "repeated_key": Kind("drop", False, "a key is given twice"),
     "key_typo": Kind("fix", True, "a misspelt key, such as `lable` (the nearest missing key is taken)"),
@@ -56,18 +57,16 @@ KINDS: dict[str, Kind] = {
     "score_shape": Kind("drop", False, "`score` is not two numbers"),
     "score_outside": Kind("drop", False, "a score is out of the source's range"),
     "cite_without_box": Kind("drop", True, "the reasoning cites a region that is not there (the tag is removed)"),
-    "reasoning_form": Kind(
-        "drop", False, "the reasoning fails a check of the `format` reward: it could never be valid"
-    ),
+    "reasoning_form": Kind("drop", False, "the reasoning fails a check of valid verdicts"),
     # the row among the others
     "benchmark_overlap": Kind("drop", False, "an image is one of a benchmark's, exactly or to the eye"),
-    "not_for_sft": Kind("drop", False, "it fell to train or validation, and has no whole verdict to imitate"),
+    "not_for_sft": Kind("drop", False, "it fell to train or validation, and has no complete verdict to imitate"),
     "subsampled": Kind("drop", False, "the recipe keeps only a share of its split's rows of its kind"),
 }
 
 
 class RowError(Exception):
-    """A row that cannot be used as it is: `kind` is a key of KINDS, `detail` says what was wrong."""
+    """A row that cannot be used as it is: `kind` is a key of KINDS, `detail` says what is wrong with this row."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(kind, detail)
@@ -75,25 +74,28 @@ class RowError(Exception):
 
 
 class RowFixer:
-    """What may be fixed in one row, and what was: `fixed` holds the kinds in the order in which they were met."""
+    """What may be fixed in one row, and what was.
 
-    def __init__(self, policy: dict[str, Policy]) -> None:
-        self.policy = policy
-        self.fixed: list[str] = []
+    `fixed`: kind -> detail of the first such fix, in the order in which they were met. `box_tolerance`: how far out of
+    0..1000 a corner may be to be clamped.
+    """
+
+    def __init__(self, policy: Mapping[str, Policy], box_tolerance: float) -> None:
+        self.policy, self.box_tolerance = policy, box_tolerance
+        self.fixed: dict[str, str] = {}
 
     def fix(self, kind: str, detail: str) -> None:
         """Notes that `kind` is being fixed. Raises RowError where the policy does not fix it."""
         if self.policy[kind] != "fix":
             raise RowError(kind, detail)
-        if kind not in self.fixed:
-            self.fixed.append(kind)
+        self.fixed.setdefault(kind, detail)
 
 
-def policies(changes: dict[str, Policy]) -> dict[str, Policy]:
+def policies(changes: Mapping[str, Policy]) -> dict[str, Policy]:
     """The policy of every kind, `changes` over the defaults. Raises ValueError for an unknown kind, or a fix there is not."""
     for kind, policy in changes.items():
         if kind not in KINDS:
-            raise ValueError(f"{kind!r} is no kind of fault; known: {', '.join(KINDS)}")
+            raise ValueError(f"{kind!r} is no kind of error in a row; known: {', '.join(KINDS)}")
         if policy == "fix" and not KINDS[kind].fixable:
             raise ValueError(f"{kind!r} cannot be fixed: drop or fail")
     return {kind: changes.get(kind, known.default) for kind, known in KINDS.items()}

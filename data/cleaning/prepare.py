@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow
 from pyarrow import parquet
 from tokenizers import Tokenizer
 
-from data.cleaning.fixer import Policy, RowError, RowFixer
+from data.cleaning.fixer import RowError, RowFixer, policies
 from data.cleaning.verdicts import read_scores, read_verdict
 from data.hashes import Benchmark, pixel_hash
 from data.readers.parts import Slice
 from data.readers.raw import ImageSource, Raw
-from data.recipe import Split
+from data.recipe import DataRecipe, Split
 from data.templates import PromptTemplate
 from spatial_edit_reward import Spec, Task, render
 from spatial_edit_reward.images import ImageError, encode, fit, read_image
@@ -31,13 +31,10 @@ TASK_OF_IMAGES: dict[int, Task] = {2: "sc", 1: "pq"}
 class Context:
     """What every row is prepared with; sent to each process once."""
 
+    recipe: DataRecipe
     spec: Spec
-    policy: Mapping[str, Policy]
-    box_tolerance: float
-    image_format: Literal["png", "jpeg"]
-    benchmark: Benchmark | None
-    tokenizer: Path | None
     schema: pyarrow.Schema
+    benchmark: Benchmark | None = None
     templates: Mapping[tuple[str, Task], PromptTemplate] = field(default_factory=dict)
 
 
@@ -117,8 +114,10 @@ class Preparer:
     """Prepares public rows, one after the other; each process of the pool has one."""
 
     def __init__(self, context: Context) -> None:
-        self.context = context
-        self.tokenizer = Tokenizer.from_file(str(context.tokenizer / "tokenizer.json")) if context.tokenizer else None
+        self.context, self.recipe, self.spec = context, context.recipe, context.spec
+        self.policy = policies(self.recipe.policy)
+        folder = self.recipe.tokenizer
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json")) if folder else None
         # A group's rows follow one another and share images.
         self.load_image = lru_cache(maxsize=16)(self._load_image)
 
@@ -126,7 +125,7 @@ class Preparer:
         """(canonical row, its record) of a public row of `source`, whose scores are in `score_range`. Raises RowError."""
         if raw.error:
             raise raw.error
-        fixer = RowFixer(self.context.policy, self.context.box_tolerance)
+        fixer = RowFixer(self.policy, self.recipe.box_tolerance)
         task = image_task(raw)
         instruction, explained = self.read_instruction(raw, source, task)
         reference = self.read_reference(raw, task, score_range, fixer)
@@ -177,7 +176,7 @@ class Preparer:
 
     def read_reference(self, raw: Raw, task: Task, score_range: ScoreRange, fixer: RowFixer) -> dict[str, Any]:
         """The row's canonical reference, of its verdict or of scores alone. Raises RowError."""
-        to_range = self.context.spec.score_range
+        to_range = self.spec.score_range
         if raw.verdict is not None:
             return read_verdict(raw.verdict, task, raw.regions_known, score_range, to_range, fixer)
         if raw.score is None:
@@ -190,22 +189,21 @@ class Preparer:
             opened, content, as_it_is = read_image(source.read() if isinstance(source, Slice) else source)
         except ImageError as error:
             raise RowError(error.kind, error.detail) from None
-        image = fit(opened, self.context.spec.pixels)
+        image = fit(opened, self.spec.pixels)
         as_it_was = as_it_is and image.size == opened.size
         digest = pixel_hash(image)
         overlap = self.context.benchmark.overlap(image, digest) if self.context.benchmark else None
-        stored = content if as_it_was else encode(image, self.context.image_format)
+        stored = content if as_it_was else encode(image, self.recipe.image_format)
         return LoadedImage(stored, image.size, as_it_was, digest, overlap)
 
     def count_tokens(self, record: RowRecord, reference: Mapping[str, Any]) -> None:
         """Sets the record's tokens; without the recipe's `tokenizer` those of the images alone are known."""
-        spec = self.context.spec
-        record.tokens = sum(width * height // spec.pixels.multiple**2 for width, height in record.sizes)
+        record.tokens = sum(width * height // self.spec.pixels.multiple**2 for width, height in record.sizes)
         if self.tokenizer is None:
             return
         if record.has_verdict:
             record.completion_tokens = len(self.tokenizer.encode(render(record.task, reference)).ids)
-        prompt = spec.prompt(record.task, record.instruction)
+        prompt = self.spec.prompt(record.task, record.instruction)
         record.tokens += len(self.tokenizer.encode(prompt).ids) + record.completion_tokens
 
 

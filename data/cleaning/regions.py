@@ -8,30 +8,30 @@ from collections.abc import Sequence
 from typing import Any
 
 from data.cleaning.fixer import RowError, RowFixer
-from spatial_edit_reward.boxes import finite_number
+from spatial_edit_reward.boxes import BOX_SCALE, finite_number
 
 REGION_KEYS = ("id", "label", "bbox_2d")
 # "20", "20.5" and "20/25"
 NUMBER = re.compile(r"\s*(-?\d{1,9}(?:\.\d{1,9})?)\s*(?:/\s*\d+(?:\.\d+)?)?\s*")
 
 
-def with_keys(found: dict[str, Any], keys: Sequence[str], of: str, fixer: RowFixer) -> dict[str, Any]:
-    """`found` with exactly `keys`: misspelt ones renamed, others left out. Raises RowError where one is missing."""
-    result = {key: value for key, value in found.items() if key in keys}
-    for key in [key for key in found if key not in keys]:
+def with_keys(content: dict[str, Any], keys: Sequence[str], owner: str, fixer: RowFixer) -> dict[str, Any]:
+    """`content` with exactly `keys`: misspelt ones renamed, others left out. Raises RowError where one is missing."""
+    result = {key: value for key, value in content.items() if key in keys}
+    for key in [key for key in content if key not in keys]:
         near = difflib.get_close_matches(key.lower(), [name for name in keys if name not in result], n=1, cutoff=0.7)
         if near:
-            fixer.fix("key_typo", f"{of} has {key!r} for {near[0]!r}")
-            result[near[0]] = found[key]
+            fixer.fix("key_typo", f"{owner} has {key!r} for {near[0]!r}")
+            result[near[0]] = content[key]
         else:
-            fixer.fix("extra_key", f"{of} has a key {key!r}")
+            fixer.fix("extra_key", f"{owner} has a key {key!r}")
     missing = [key for key in keys if key not in result]
     if missing:
-        raise RowError("missing_key", f"{of} has no {missing[0]!r}")
+        raise RowError("missing_key", f"{owner} has no {missing[0]!r}")
     return result
 
 
-def number(value: Any, kind: str, fixer: RowFixer) -> float | None:
+def read_number(value: Any, kind: str, fixer: RowFixer) -> float | None:
     """A finite number, also one written as text where the policy fixes `kind`; None for anything else."""
     if isinstance(value, str):
         match = NUMBER.fullmatch(value)
@@ -42,48 +42,59 @@ def number(value: Any, kind: str, fixer: RowFixer) -> float | None:
     return finite_number(value)
 
 
-def read_box(value: Any, at: str, tolerance: float, fixer: RowFixer) -> list[float]:
-    """Four corners in 0..1000, x1 < x2, y1 < y2. `tolerance`: how far out of 0..1000 is still clamped."""
-    corners = [number(one, "box_string", fixer) for one in value] if isinstance(value, list) else []
-    if len(corners) != 4 or any(corner is None for corner in corners):
-        raise RowError("box_shape", f"{at} has the box {str(value)[:60]}")
-    box = [corner for corner in corners if corner is not None]
-    if min(box) < -tolerance or max(box) > 1000 + tolerance:
-        raise RowError("box_outside", f"{at} has the box {box}")
-    if min(box) < 0 or max(box) > 1000:
-        fixer.fix("box_edge", f"{at} has the box {box}")
-        box = [min(max(corner, 0.0), 1000.0) for corner in box]
-    x1, y1, x2, y2 = box
+def read_numbers(value: Any, count: int, kind: str, fixer: RowFixer) -> list[float] | None:
+    """The `count` numbers of a list, read by `read_number`; None where it is no list of so many numbers."""
+    if not isinstance(value, list | tuple):
+        return None
+    numbers = [number for entry in value if (number := read_number(entry, kind, fixer)) is not None]
+    return numbers if len(numbers) == len(value) == count else None
+
+
+def read_box(value: Any, owner: str, fixer: RowFixer) -> list[float]:
+    """[x1, y1, x2, y2] in 0..1000 with x1 < x2, y1 < y2; clamped and put in order where the policy fixes that."""
+    box = read_numbers(value, 4, "box_string", fixer)
+    if box is None:
+        raise RowError("box_shape", f"{owner} has the box {str(value)[:60]}")
+    detail = f"{owner} has the box {box}"
+    if min(box) < -fixer.box_tolerance or max(box) > BOX_SCALE + fixer.box_tolerance:
+        raise RowError("box_outside", detail)
+    if min(box) < 0 or max(box) > BOX_SCALE:
+        fixer.fix("box_edge", detail)
+    x1, y1, x2, y2 = (min(max(corner, 0.0), float(BOX_SCALE)) for corner in box)
     if x2 < x1 or y2 < y1:
-        fixer.fix("box_swapped", f"{at} has the box {box}")
-        x1, x2, y1, y2 = min(x1, x2), max(x1, x2), min(y1, y2), max(y1, y2)
+        fixer.fix("box_swapped", detail)
     if x1 == x2 or y1 == y2:
-        raise RowError("box_empty", f"{at} has the box {box}")
-    return [x1, y1, x2, y2]
+        raise RowError("box_empty", detail)
+    return [min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]
 
 
-def read_regions(value: Any, tolerance: float, fixer: RowFixer) -> tuple[list[dict[str, Any]], dict[int, int]]:
+def read_label(value: Any, owner: str, fixer: RowFixer) -> str:
+    """A region's label without white space around it or doubled in it."""
+    if not isinstance(value, str) or not value.strip():
+        raise RowError("label", f"{owner} has the label {value!r}")
+    label = " ".join(value.split())
+    if value != label:
+        fixer.fix("label_space", f"{owner} has the label {value!r}")
+    return label
+
+
+def read_regions(value: Any, fixer: RowFixer) -> tuple[list[dict[str, Any]], dict[int, int]]:
     """The regions, numbered from 0, and the new number of each old id."""
     if not isinstance(value, list) or not all(isinstance(region, dict) for region in value):
         raise RowError("region_shape", f"edit_region is {str(value)[:60]}")
     regions: list[dict[str, Any]] = []
-    numbers: dict[int, int] = {}
-    for place, given in enumerate(value):
-        at = f"region {place}"
-        region = with_keys(given, REGION_KEYS, at, fixer)
-        label = region["label"]
-        if not isinstance(label, str) or not label.strip():
-            raise RowError("label", f"{at} has the label {label!r}")
-        if label != " ".join(label.split()):
-            fixer.fix("label_space", f"{at} has the label {label!r}")
-        old = number(region["id"], "region_id", fixer)
-        if old is None or not old.is_integer():
-            raise RowError("region_shape", f"{at} has the id {region['id']!r}")
-        if int(old) in numbers:
-            raise RowError("repeated_region_id", f"{at} has the id {old:g} again")
-        if int(old) != place:
-            fixer.fix("region_id", f"{at} has the id {old:g}")
-        numbers[int(old)] = place
-        box = read_box(region["bbox_2d"], at, tolerance, fixer)
-        regions.append({"id": place, "label": " ".join(label.split()), "bbox_2d": box})
-    return regions, numbers
+    new_ids: dict[int, int] = {}
+    for index, content in enumerate(value):
+        owner = f"region {index}"
+        region = with_keys(content, REGION_KEYS, owner, fixer)
+        label = read_label(region["label"], owner, fixer)
+        old_id = read_number(region["id"], "region_id", fixer)
+        if old_id is None or not old_id.is_integer():
+            raise RowError("region_shape", f"{owner} has the id {region['id']!r}")
+        if int(old_id) in new_ids:
+            raise RowError("repeated_region_id", f"{owner} has the id {old_id:g} again")
+        if int(old_id) != index:
+            fixer.fix("region_id", f"{owner} has the id {old_id:g}")
+        new_ids[int(old_id)] = index
+        regions.append({"id": index, "label": label, "bbox_2d": read_box(region["bbox_2d"], owner, fixer)})
+    return regions, new_ids

@@ -2,74 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-from datasets import Features, Image, IterableDataset, List, load_dataset
+from typing import TYPE_CHECKING, Any
 
 from data.cleaning.fixer import RowError
-from data.readers.chat import pictures, task_of, text_at
-from data.readers.raw import Raw
-from data.recipe import Source
+from data.readers.chat import read_images, read_task
+from data.readers.raw import Raw, image_folder, read_rows, text_at
 from spatial_edit_reward.errors import UserError
 
+if TYPE_CHECKING:
+    from data.recipe import Source
 
-def streamed(source: Source) -> IterableDataset:
-    """The dataset of `source.path` (a Hub name, a folder, a data file), images left as bytes. Raises UserError without it."""
-    path = Path(source.path)
-    kind = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}.get(path.suffix)
-    place: dict[str, Any] = {"path": kind, "data_files": str(path)} if kind else {"path": source.path}
+TAKES_COLUMNS = True
+LOADERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+
+
+def streamed(source: Source) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(location, number, row) of the dataset `source.path`: a Hub name, a folder or a data file; images stay bytes.
+
+    Raises UserError where it cannot be loaded.
+    """
+    from datasets import load_dataset
+
+    loader = LOADERS.get(Path(source.path).suffix)
+    dataset = {"path": loader, "data_files": source.path} if loader else {"path": source.path}
     try:
-        rows = load_dataset(**place, split=source.subset, streaming=True)
+        rows = load_dataset(**dataset, split=source.subset, streaming=True)
     except Exception as error:  # datasets raises many kinds
         raise UserError(f"source {source.name!r}: {source.path}: {' '.join(str(error).split())[:200]}") from None
-    undecoded = {name: kind for name, kind in (rows.features or {}).items() if holds_images(kind)}
-    for name, kind in undecoded.items():
-        rows = rows.cast_column(name, Image(decode=False) if isinstance(kind, Image) else List(Image(decode=False)))
-    return rows
+    for number, row in enumerate(rows.decode(False)):
+        yield f"{source.path}, row {number + 1}", str(number), row
 
 
-def holds_images(kind: Features) -> bool:
-    return isinstance(kind, Image) or (isinstance(kind, List) and isinstance(kind.feature, Image))
+def file_finder(source: Source) -> Callable[[str], Path]:
+    """What turns a path in a dataset's row into a file of its image folder: beside its file, or in its folder, by default."""
+    path = Path(source.path)
+    return image_folder(source.images or (path.parent if path.is_file() else path))
 
 
-def picked(row: Mapping[str, Any], columns: Mapping[str, str | list[str]]) -> dict[str, Any]:
+def renamed(row: Mapping[str, Any], columns: Mapping[str, str | list[str]]) -> dict[str, Any]:
     """The row under the names of `Columns`; several columns become one list. Raises RowError for a column that is not there."""
-    result: dict[str, Any] = {}
-    for name, column in columns.items():
-        wanted = [column] if isinstance(column, str) else column
-        missing = [one for one in wanted if one not in row]
-        if missing:
-            raise RowError("not_a_row", f"it has no column {missing[0]!r}; there are {', '.join(row)}")
-        result[name] = row[column] if isinstance(column, str) else [row[one] for one in column]
-    return result
+    for column in columns.values():
+        for name in [column] if isinstance(column, str) else column:
+            if name not in row:
+                raise RowError("not_a_row", f"it has no column {name!r}; there are {', '.join(row)}")
+    return {
+        key: row[column] if isinstance(column, str) else [row[name] for name in column]
+        for key, column in columns.items()
+    }
 
 
 def rows(source: Source) -> Iterator[Raw]:
     """The rows of the dataset. Raises UserError where it cannot be loaded."""
     columns = source.columns.model_dump(exclude_none=True) if source.columns else {}
+    find = file_finder(source)
 
-    def find(path: str) -> Path:
-        return (source.images or Path(source.path)) / path
+    def read(content: dict[str, Any]) -> Raw:
+        row = renamed(content, columns)
+        score, verdict = row.get("score"), text_at(row, "verdict")
+        return Raw(
+            id=text_at(row, "id") or "",
+            images=read_images(row, find),
+            task=read_task(row),
+            prompt=text_at(row, "prompt"),
+            instruction=text_at(row, "instruction"),
+            verdict=verdict,
+            score=tuple(score) if isinstance(score, list) else None,
+            group=text_at(row, "group"),
+            regions_known="edit_region" in (verdict or ""),
+        )
 
-    for number, content in enumerate(streamed(source)):
-        place, identity = f"{source.path}[{number}]", str(number)
-        try:
-            row = picked(content, columns)
-            identity = text_at(row, "id") or identity
-            score = row.get("score")
-            yield Raw(
-                place=place,
-                id=identity,
-                images=pictures(row, find),
-                task=task_of(row),
-                prompt=text_at(row, "prompt"),
-                instruction=text_at(row, "instruction"),
-                verdict=text_at(row, "verdict"),
-                score=tuple(score) if isinstance(score, list) else None,
-                group=text_at(row, "group"),
-                regions_known="edit_region" in (text_at(row, "verdict") or ""),
-            )
-        except RowError as fault:
-            yield Raw(place=place, id=identity, fault=fault)
+    return read_rows(streamed(source), read)

@@ -9,50 +9,45 @@ rows share their `group`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.cleaning.fixer import RowError
-from data.readers.chat import pictures, text_at
-from data.readers.columns import streamed
-from data.readers.raw import Raw
-from data.recipe import Source
+from data.readers.chat import read_images
+from data.readers.columns import file_finder, streamed
+from data.readers.raw import Raw, read_rows, text_at
 from spatial_edit_reward import Task
 
+if TYPE_CHECKING:
+    from data.recipe import Source
+
+HAS_PROMPTS = False
+USABLE_FOR_SFT = False
 SCORES: tuple[tuple[Task, str], ...] = (("sc", "instruction_following"), ("pq", "quality_aesthetic"))
-
-
-def of_side(row: dict[str, Any], side: str, task: Task, score: str) -> dict[str, Any]:
-    """What the `task` row of one edit ("left" or "right") is made of. Raises RowError for a key that is missing."""
-    names = [f"{side}_output_image"] if task == "pq" else ["source_img", f"{side}_output_image"]
-    names.append(f"{side}_{score}_score")
-    missing = [name for name in names if row.get(name) is None]
-    if missing:
-        raise RowError("not_a_row", f"it has no {missing[0]}")
-    return {"images": [row[name] for name in names[:-1]], "score": (row[names[-1]],) * 2}
 
 
 def rows(source: Source) -> Iterator[Raw]:
     """Four rows for every public one. Raises UserError where the dataset cannot be loaded."""
+    find = file_finder(source)
 
-    def find(path: str) -> Path:
-        return (source.images or Path(source.path)) / path
+    def four_rows() -> Iterator[tuple[str, str, Any]]:
+        for location, number, row in streamed(source):
+            for side in ("left", "right"):
+                for task, score in SCORES:
+                    yield location, f"{number}-{side}-{task}", (number, row, task, side, f"{side}_{score}_score")
 
-    for number, row in enumerate(streamed(source)):
-        for side in ("left", "right"):
-            for task, score in SCORES:
-                place, identity = f"{source.path}[{number}]", f"{number}-{side}-{task}"
-                try:
-                    made = of_side(row, side, task, score)
-                    yield Raw(
-                        place=place,
-                        id=identity,
-                        images=pictures(made, find),
-                        task=task,
-                        instruction=text_at(row, "instruction"),
-                        score=made["score"],
-                        group=str(number),
-                        regions_known=False,
-                    )
-                except RowError as fault:
-                    yield Raw(place=place, id=identity, fault=fault)
+    def read(content: Any) -> Raw:
+        number, row, task, side, score = content
+        images = [f"{side}_output_image"] if task == "pq" else ["source_img", f"{side}_output_image"]
+        for name in (*images, score):
+            if row.get(name) is None:
+                raise RowError("not_a_row", f"it has no {name}")
+        return Raw(
+            images=read_images({"images": [row[name] for name in images]}, find),
+            task=task,
+            instruction=text_at(row, "instruction"),
+            score=(row[score], row[score]),
+            group=number,
+            regions_known=False,
+        )
+
+    return read_rows(four_rows(), read)

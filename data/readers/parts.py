@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import io
+import string
 import tarfile
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
+from data.templates import common_start
 from spatial_edit_reward.errors import UserError
 
 
@@ -27,43 +29,28 @@ class Slice(NamedTuple):
         return joined.read(self.size)
 
 
-class Joined(io.RawIOBase):
-    """The files `parts`, one after another, as one seekable file."""
+class Joined:
+    """The files `parts`, one after another, as one file to `seek`, `tell` and `read`, which is what `tarfile` needs."""
 
     def __init__(self, parts: Sequence[Path]) -> None:
         self.files = [part.open("rb") for part in parts]
-        self.starts = [0]
-        for part in parts:
-            self.starts.append(self.starts[-1] + part.stat().st_size)
+        self.ends = list(accumulate(part.stat().st_size for part in parts))
         self.position = 0
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.starts[-1]}[whence]
-        return self.position
+    def seek(self, offset: int) -> None:
+        self.position = offset
 
     def tell(self) -> int:
         return self.position
 
-    def read(self, size: int | None = -1) -> bytes:
-        end = self.starts[-1] if size is None or size < 0 else min(self.position + size, self.starts[-1])
-        pieces = []
-        for file, start, stop in zip(self.files, self.starts, self.starts[1:], strict=False):
-            if start <= self.position < stop and self.position < end:
+    def read(self, size: int) -> bytes:
+        stop, content = min(self.position + size, self.ends[-1]), b""
+        for file, start, end in zip(self.files, [0, *self.ends], self.ends, strict=False):
+            if start <= self.position < min(stop, end):
                 file.seek(self.position - start)
-                pieces.append(file.read(min(end, stop) - self.position))
-                self.position = min(end, stop)
-        return b"".join(pieces)
-
-    def close(self) -> None:
-        for file in self.files:
-            file.close()
-        super().close()
+                content += file.read(min(stop, end) - self.position)
+                self.position = min(stop, end)
+        return content
 
 
 # One set of open files in each process; the parts of a second source push out the first's.
@@ -72,22 +59,58 @@ def _opened(parts: tuple[Path, ...]) -> Joined:
     return Joined(parts)
 
 
+def find_parts(start: Path) -> tuple[Path, ...]:
+    """The files whose names begin as `start` does, in order. Raises UserError where one between them is not there.
+
+    Their names may differ in a number (`.000`, `.001`) or in letters counted as `split` does (`aa`, `ab`).
+    """
+    parts = sorted(file for file in start.parent.glob(f"{start.name}*") if file.is_file())
+    names = [part.name for part in parts]
+    before = common_start(names)
+    ends = common_start([name.removeprefix(before)[::-1] for name in names])[::-1]
+    after = ends.lstrip(string.ascii_letters + string.digits)  # as in 00001-of-00013; the 0 of 010 and 020 is counted
+    counts = [_count(name.removeprefix(before).removesuffix(after)) for name in names]
+    for index in range(1, len(parts)):
+        previous = counts[index - 1]
+        if previous is None or counts[index] != previous + 1:
+            raise UserError(
+                f"{start.parent}: {names[index]} does not follow {names[index - 1]}: a part of the archive is missing, "
+                "or one of the two is no part"
+            )
+    return tuple(parts)
+
+
+def _count(counter: str) -> int | None:
+    """The number that a part's counter stands for, in digits or in letters; None for anything else."""
+    if counter.isdecimal():
+        return int(counter)
+    if not (counter.isascii() and counter.isalpha()):
+        return None
+    number = 0
+    for letter in counter.lower():
+        number = number * 26 + ord(letter) - ord("a")
+    return number
+
+
 # Read twice, for the prompts and for the rows.
 @lru_cache(maxsize=4)
-def index(parts: tuple[Path, ...]) -> dict[str, Slice]:
+def index_tar(parts: tuple[Path, ...]) -> dict[str, Slice]:
     """The regular files in the joined archive, by name without a leading "./". About 300 bytes of memory an image.
 
-    Raises UserError where the parts are no uncompressed tar, or break off.
+    Raises UserError where the parts are no uncompressed tar, or break off before the archive's end.
     """
-    names: dict[str, Slice] = {}
+    slices: dict[str, Slice] = {}
     try:
-        with Joined(parts) as joined, tarfile.open(fileobj=joined, mode="r:") as archive:
+        joined = _opened(parts)
+        with tarfile.open(fileobj=joined, mode="r:") as archive:  # type: ignore[call-overload]  # a part of a file's methods
             for member in tqdm(archive, desc="images in the tar parts", unit="file", delay=2):
                 if member.isreg():
-                    if member.offset_data + member.size > joined.starts[-1]:
-                        raise tarfile.ReadError(f"{member.name} is cut off")
-                    names[member.name.removeprefix("./")] = Slice(parts, member.offset_data, member.size)
-                archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
+                    slices[member.name.removeprefix("./")] = Slice(parts, member.offset_data, member.size)
+                archive.members = []  # tarfile would keep them all
+        # tarfile takes anything that is no header for the end; the true one is a block of zeros.
+        joined.seek(archive.offset)
+        if joined.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"it breaks off after {list(slices)[-1] if slices else 'its start'}")
     except (OSError, tarfile.TarError) as error:
-        raise UserError(f"{parts[0]} and the parts after it are no whole tar archive: {error}") from None
-    return names
+        raise UserError(f"{parts[0]} and the parts after it are no complete tar archive: {error}") from None
+    return slices

@@ -8,12 +8,15 @@ one must not: what disagrees is an error of that row, never a guess. Rows of `rl
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from data.readers.chat import chat_rows
 from data.readers.raw import Raw
-from data.recipe import Source
+
+if TYPE_CHECKING:
+    from data.recipe import Source
 
 
 def rows(source: Source) -> Iterator[Raw]:
     """The rows of a `.jsonl` or `.json` file. Raises UserError where it cannot be read."""
-    yield from chat_rows(source, regions_known=lambda row: True)
+    return chat_rows(source, regions_known=lambda answer: True)

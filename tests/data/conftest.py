@@ -1,24 +1,27 @@
-"""Pictures of every sort, whole and broken, as files; and the stage on a list of rows."""
+"""Images of every sort, sound and broken, as files; and the stage on a list of rows."""
 
+import io
 import json
+from contextlib import redirect_stderr, redirect_stdout
+from importlib import import_module
 from pathlib import Path
+from subprocess import CompletedProcess
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
-from tests.conftest import run_stage
-
 
 def noise(seed: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
-    """A picture like no other: smooth blobs, so that its JPEG looks the same."""
+    """An image like no other: smooth blobs, so that its JPEG looks the same."""
     small = np.random.default_rng(seed).integers(0, 255, (6, 6, 3), dtype=np.uint8)
     return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
 
 
-def write_pictures(folder: Path) -> Path:
-    """`folder/images` with the pictures that the broken rows name, and `folder/benchmark` with one of them."""
+def write_images(folder: Path) -> Path:
+    """`folder/images` with the images that the broken rows name, and `folder/benchmark` with one of them."""
     images, benchmark = folder / "images", folder / "benchmark"
     (images / "folder").mkdir(parents=True)
     benchmark.mkdir()
@@ -50,7 +53,7 @@ def write_pictures(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("pictures"))
+    return write_images(tmp_path_factory.mktemp("images"))
 
 
 def write_lines(file: Path, rows: list) -> Path:
@@ -74,8 +77,54 @@ def data_recipe(folder: Path, sources: list[dict], **changes: object) -> Path:
     return file
 
 
+def run_module(name: str, *arguments: str) -> CompletedProcess[str]:
+    """`python -m NAME ARGUMENTS` in this process: what it returns and prints."""
+    main = import_module(f"{name}.__main__" if name == "data" else name).main
+    command = [name, *arguments]
+    out, err = io.StringIO(), io.StringIO()
+    status: object = 0
+    with patch("sys.argv", command), redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as stop:
+            status = stop.code
+    if isinstance(status, str):  # as Python prints it
+        err.write(f"{status}\n")
+        status = 1
+    return CompletedProcess(command, status, out.getvalue(), err.getvalue())
+
+
 def prepared(recipe: Path):
-    """The data stage on `recipe`: (finished process, its report, None where it failed)."""
-    done = run_stage("data", "--config", recipe)
+    """The data stage on `recipe`: (what it printed and returned, its report, None where it failed)."""
+    done = run_module("data", "--config", str(recipe))
     report = recipe.parent / "data" / "data_report.json"
     return done, json.loads(report.read_text()) if report.exists() else None
+
+
+def human_rows(folder: Path) -> Path:
+    """EditReward-Data's columns, two rows, as a Parquet file."""
+    from datasets import Dataset, Features, Image, Value
+
+    kinds = {"source_img": Image(), "left_output_image": Image(), "right_output_image": Image()}
+    numbers = [
+        f"{side}_{of}_score" for side in ("left", "right") for of in ("instruction_following", "quality_aesthetic")
+    ]
+    features = Features(
+        {
+            "instruction": Value("string"),
+            **kinds,
+            **{name: Value("float32") for name in numbers},
+            "vote_type": Value("string"),
+        }
+    )
+    rows = [
+        {
+            "instruction": "Add a cup.",
+            **{name: noise(seed + at) for at, name in enumerate(kinds)},
+            **dict(zip(numbers, (4.0, 2.5, 1.0, None if seed else 4.0), strict=True)),
+            "vote_type": "left",
+        }
+        for seed in (0, 20)
+    ]
+    Dataset.from_list(rows, features=features).to_parquet(str(folder / "human.parquet"))
+    return folder / "human.parquet"

@@ -8,8 +8,7 @@ import pytest
 from data.rows import load_rows
 from spatial_edit_reward import load_spec
 from tests.data.broken_rows import PQ, SC, row
-from tests.data.conftest import data_recipe, noise, prepared, write_lines
-from tests.data.test_layouts import human_rows
+from tests.data.conftest import data_recipe, human_rows, noise, prepared, write_lines
 
 OWN_SC = "<image><image>Compare. The editor was told: {}\nGive success and over-editing, 0 to 25."
 OWN_PQ = "<image>Look closely. The editor was told: {}\nGive naturalness and artifacts, 0 to 25."
@@ -64,12 +63,15 @@ def write_sources(folder: Path) -> list[dict]:
     ]
 
 
+GROUPS = {"train": 2, "validation": 1, "rl": 1, "heldout": 1}
+
+
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
     """(the stage's folder, its finished process, its report)."""
     folder = tmp_path_factory.mktemp("mixed")
     sources = write_sources(folder)
-    changes = {"prompt_from": "spatial", "processes": 2, "groups": {"train": 2, "validation": 1, "rl": 1, "heldout": 1}}
+    changes = {"prompt_from": "spatial", "processes": 2, "synthetic_groups": GROUPS}
     done, report = prepared(data_recipe(folder, sources, **changes))
     assert done.returncode == 0, done.stderr
     return folder / "data", done, report
@@ -80,7 +82,7 @@ def rows_of(folder: Path) -> dict[str, list[dict]]:
     return {file.stem: list(load_rows(file, spec)) for file in sorted(folder.glob("*.parquet"))}
 
 
-def test_no_picture_and_no_group_crosses_splits(mixed):
+def test_no_image_and_no_group_crosses_splits(mixed):
     split_of: dict[object, str] = {}
     for split, rows in rows_of(mixed[0]).items():
         for its in rows:
@@ -131,7 +133,7 @@ def test_drawn_groups_come_in_beside_them(mixed):
     assert report["sources"]["synthetic"] == {"in": 40, "kept": 40, "fixed_rows": 0, "fixed": {}, "dropped": {}}
     drawn = [its for its in rows_of(folder)["train"] if its["source"] == "synthetic"]
     assert len(drawn) == 16 and drawn[0]["id"] == "synthetic-0-0-0-sc" and drawn[0]["group"] == "synthetic-0-0"
-    assert not (folder / "drawn").exists() and not (folder / "shards").exists()
+    assert not (folder / "shards").exists()
 
 
 @pytest.mark.slow

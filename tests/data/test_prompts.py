@@ -11,7 +11,9 @@ GROUPS = {"train": 1, "validation": 1, "rl": 1, "heldout": 1}
 
 
 def test_own_words_are_asked_and_the_other_task_keeps_its_prompt(tmp_path):
-    done, _ = prepared(data_recipe(tmp_path, [], groups=GROUPS, prompts={"sc": "Done, $low to $high? $instruction"}))
+    done, _ = prepared(
+        data_recipe(tmp_path, [], synthetic_groups=GROUPS, prompts={"sc": "Done, $low to $high? $instruction"})
+    )
     assert done.returncode == 0, done.stderr
     spec = load_spec(tmp_path / "data")
     assert spec.prompt("sc", "Remove the $5 cup.") == "Done, 0 to 25? Remove the $5 cup."
@@ -29,6 +31,6 @@ def test_own_words_are_asked_and_the_other_task_keeps_its_prompt(tmp_path):
     ],
 )
 def test_words_that_cannot_ask_are_refused_by_key(tmp_path, changes, said):
-    done, _ = prepared(data_recipe(tmp_path, [], groups=GROUPS, **changes))
+    done, _ = prepared(data_recipe(tmp_path, [], synthetic_groups=GROUPS, **changes))
     assert done.returncode != 0 and said in done.stderr.splitlines()[-1]
     assert not (tmp_path / "data").exists()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.rows import fault, for_training, load_rows
+from data.rows import for_training, load_rows, row_error
 from spatial_edit_reward import load_spec, parse
 from spatial_edit_reward.errors import UserError
 
@@ -38,9 +38,9 @@ GOOD = {
         ({"reference": {**GOOD["reference"], "edit_region": None}}, None),
     ],
 )
-def test_faults(small_data, change, said):
-    found = fault({**GOOD, **change}, load_spec(small_data))
-    assert (found is None) if said is None else said in found
+def test_what_is_wrong_with_a_row(small_data, change, said):
+    error = row_error({**GOOD, **change}, load_spec(small_data))
+    assert (error is None) if said is None else said in error
 
 
 def test_rows_come_back_and_split_groups_are_disjoint(small_data):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
-from data.rows import fault
+from data.rows import row_error
 from data.synthetic.degrade import LOSS_PER_LEVEL, degrade, perceptual_scores
 from data.synthetic.edits import CANDIDATES, OPERATIONS, make_candidate, random_request, regions
 from data.synthetic.generate import CANDIDATES_PER_GROUP, background_files, group_rows, normalized
@@ -54,7 +54,7 @@ def test_rows_are_canonical_and_their_reference_earns_everything(number):
         "reference": [row["reference"] for row in rows],
         "task": [row["task"] for row in rows],
     }
-    assert [fault(row, SPEC) for row in rows] == [None] * len(rows)
+    assert [row_error(row, SPEC) for row in rows] == [None] * len(rows)
     assert set(format(**columns)) == {1.0} and set(score_agreement(**columns)) == {1.0}
     assert set(box_iou(**columns)) <= {1.0, None}
 
@@ -119,7 +119,7 @@ def test_photographs_become_backgrounds(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     rows = group_rows(0, 0, 96, background_files(tmp_path))
     assert rows[0]["images"][0].size == (96, 72)
-    assert [fault(row, SPEC) for row in rows] == [None] * len(rows)
+    assert [row_error(row, SPEC) for row in rows] == [None] * len(rows)
 
 
 def test_a_folder_without_photographs_is_named(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from data.rows import FEATURES
+from data.rows import features
 from pipeline.recipe import read_yaml
 from tests.conftest import BASE, ROOT, write_recipe
 from tests.engines.gradients import chosen, grpo_trainer, loss_and_gradients, padded, sft_trainer
@@ -49,7 +49,7 @@ def sft_recipe(tmp_path_factory, small_data):
     data.mkdir()
     for file in small_data.iterdir():
         (data / file.name).write_bytes(file.read_bytes())
-    rows = Dataset.from_parquet(str(data / "train.parquet"), features=FEATURES)
+    rows = Dataset.from_parquet(str(data / "train.parquet"), features=features())
     rows.select(range(ROWS)).to_parquet(str(data / "train.parquet"))
     changes = {**COMMON, "model_name_or_path": str(BASE), "data_dir": str(data), "output_dir": str(folder / "out")}
     return write_recipe(folder / "sft.yaml", "sft", **changes, eval_strategy="no")

@@ -176,8 +176,11 @@ def test_only_what_changes_the_result_is_in_the_fingerprint(tmp_path):
 
 def test_pydantic_recipes_name_the_key(tmp_path):
     content = yaml.safe_load((ROOT / "recipes/tiny/data.yaml").read_text())
-    for change, said in (({"sidee": 3}, "unknown key 'sidee'; did you mean side"), ({"side": 3}, "side: ")):
+    for change, message in (
+        ({"image_sise": 3}, "unknown key 'image_sise'; did you mean image_size"),
+        ({"image_size": 3}, "image_size: "),
+    ):
         file = write(tmp_path / "data.yaml", {**content, **change})
         with pytest.raises(UserError) as error:
             load_config(file, DataRecipe)
-        assert said in str(error.value) and "data.yaml" in str(error.value)
+        assert message in str(error.value) and "data.yaml" in str(error.value)

@@ -3,7 +3,7 @@
 import pytest
 from datasets import Dataset
 
-from data.rows import FEATURES
+from data.rows import features
 from tests.conftest import ROOT, run_stage, write_recipe
 
 
@@ -62,11 +62,11 @@ def test_stages_name_the_missing_earlier_stage(tmp_path):
             {"gradient_accumulation_steps": 2, "steps_per_generation": 4, "save_steps": 3},
             ["save_steps", "multiple"],
         ),
-        ("data", {"side": 4}, ["data.yaml", "side"]),
-        ("data", {"photographs": "/nowhere"}, ["/nowhere", "photograph"]),
+        ("data", {"image_size": 4}, ["data.yaml", "image_size"]),
+        ("data", {"backgrounds": "/nowhere"}, ["/nowhere", "photograph"]),
         ("data", {"tokenizer": "/nowhere"}, ["tokenizer", "/nowhere"]),
         ("data", {"policy": {"fense": "fix"}}, ["data.yaml", "policy", "'fense'", "known: "]),
-        ("data", {"groups": ...}, ["data.yaml: nothing to make rows of"]),
+        ("data", {"synthetic_groups": ...}, ["data.yaml: nothing to make rows of"]),
         ("data", {"prompts": ..., "prompt_from": "nobody"}, ["data.yaml: prompt_from", "'nobody'"]),
     ],
 )
@@ -81,7 +81,7 @@ def test_a_row_out_of_range_is_named(tmp_path, small_data):
     data.mkdir()
     for file in small_data.iterdir():
         (data / file.name).write_bytes(file.read_bytes())
-    rows = Dataset.from_parquet(str(data / "train.parquet"), features=FEATURES)
+    rows = Dataset.from_parquet(str(data / "train.parquet"), features=features())
 
     def stretch(reference):
         for region in reference["edit_region"] or ():

@@ -29,7 +29,7 @@ def run(tmp_path_factory):
     data = recipe(
         "data",
         output_dir=str(folder / "data"),
-        groups={"train": 8, "validation": 1, "rl": 4, "heldout": 3},
+        synthetic_groups={"train": 8, "validation": 1, "rl": 4, "heldout": 3},
         max_new_tokens=48,
     )
     sft = recipe(

@@ -35,11 +35,10 @@ from rich.table import Table
 from tqdm import tqdm
 
 from data.build import CHUNK, build
-from data.cleaning.fixer import policies
 from data.cleaning.prepare import Context
 from data.recipe import DataRecipe, Source
-from data.rows import FEATURES
-from spatial_edit_reward import Spec
+from data.rows import features
+from data.sources import open_sources
 from spatial_edit_reward.spec import Pixels
 
 LIMITS = {"min": 4096, "max": 262_144, "multiple": 32}
@@ -115,8 +114,6 @@ def time_pil(files: list[Path], processes: int) -> float:
 def stage_rate(file: Path, processes: int) -> float:
     """Rows a second of the stage: on all rows of `file` over those on its first chunks, which start the same processes."""
     pixels = Pixels(**LIMITS)
-    spec = Spec(pixels=pixels, max_new_tokens=1024)
-    context = Context(spec, policies({}), 5.0, "png", None, None, FEATURES.arrow_schema)
 
     def seconds(rows: Path) -> float:
         source = Source(name="speed", layout="spatialreward", path=str(rows), splits={"train": 1})
@@ -124,10 +121,11 @@ def stage_rate(file: Path, processes: int) -> float:
             recipe = DataRecipe(
                 output_dir=Path(folder), sources=[source], pixels=pixels, max_new_tokens=1024, processes=processes
             )
+            context = Context(recipe, recipe.spec(), features().arrow_schema)
             start = time.perf_counter()
-            built = build(recipe, [source], context, Path(folder))
+            records = build(context, open_sources(recipe), Path(folder))
             took = time.perf_counter() - start
-        dropped = [row.fault for row in built.outcomes if row.fault]
+        dropped = [row.error for row in records if row.error]
         assert not dropped, dropped[0]
         return took
 

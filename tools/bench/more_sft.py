@@ -57,8 +57,8 @@ def main() -> None:
     output = recipe.run_dir / "control"
     output.mkdir(parents=True, exist_ok=True)
     drawn = read_yaml(recipes / "data.yaml")
-    train = math.ceil(drawn["groups"]["train"] * steps / sft_steps)
-    changed = {"output_dir": str(output / "data"), "seed": drawn["seed"] + 1, "groups": {"train": train}}
+    train = math.ceil(drawn["synthetic_groups"]["train"] * steps / sft_steps)
+    changed = {"output_dir": str(output / "data"), "seed": drawn["seed"] + 1, "synthetic_groups": {"train": train}}
     (output / "data.yaml").write_text(yaml.safe_dump({"extends": str((recipes / "data.yaml").resolve()), **changed}))
     subprocess.run([sys.executable, "-m", "data", "--config", str(output / "data.yaml")], check=True)
     command = [sys.executable, "-m", "sft", "--config", str(recipes / "sft.yaml")]

@@ -13,11 +13,11 @@ from PIL import Image as Picture
 from tokenizers import Tokenizer
 
 from data.recipe import DataRecipe
-from data.rows import FEATURES
+from data.rows import features
 from pipeline.recipe import load_config
 from spatial_edit_reward import Spec, load_spec, render
 from spatial_edit_reward.chat import IMAGES_OF_TASK
-from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.errors import UserError, one_line
 
 SAMPLE = 512
 # Characters of English text, and of JSON, for one token: an assumption, used where the base's tokenizer is not on this machine.
@@ -81,8 +81,8 @@ def check_columns(file: Path) -> int:
         found = pq.read_metadata(file)
         columns = set(pq.read_schema(file).names)
     except Exception as error:  # pyarrow raises many kinds for a broken file
-        raise UserError(f"{file}: not a Parquet file: {' '.join(str(error).split())[:200]}") from None
-    missing = [name for name in FEATURES if name not in columns]
+        raise UserError(f"{file}: not a Parquet file: {one_line(error)}") from None
+    missing = [name for name in features() if name not in columns]
     if missing:
         raise UserError(f"{file}: no column {', '.join(missing)}; it has {', '.join(sorted(columns))}: run 'make data'")
     if not found.num_rows:
@@ -93,7 +93,7 @@ def check_columns(file: Path) -> int:
 def from_file(file: Path, spec: Spec, patch: int, base: str) -> Rows:
     """Rows as they are in `file`: SAMPLE of them are looked at, evenly spread, with the base's tokenizer if that is local."""
     count = check_columns(file)
-    rows = Dataset.from_parquet(str(file), features=FEATURES).cast_column("images", List(Image(decode=False)))
+    rows = Dataset.from_parquet(str(file), features=features()).cast_column("images", List(Image(decode=False)))
     rows = rows.select(range(0, count, max(1, count // SAMPLE)))
     tokenizer = Path(base) / "tokenizer.json"
     known = Tokenizer.from_file(str(tokenizer)) if tokenizer.exists() else None

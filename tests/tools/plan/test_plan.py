@@ -8,7 +8,7 @@ import yaml
 from datasets import Dataset
 from trl import ModelConfig
 
-from data.rows import FEATURES
+from data.rows import features
 from spatial_edit_reward import Spec, load_spec
 from spatial_edit_reward.errors import UserError
 from tests.conftest import BASE, ROOT
@@ -177,7 +177,7 @@ def test_rows_that_are_not_there_are_at_the_pixel_limit():
 
 def test_a_missing_column_or_an_empty_file_is_named(tmp_path, small_data):
     file = tmp_path / "train.parquet"
-    rows = Dataset.from_parquet(str(small_data / "train.parquet"), features=FEATURES)
+    rows = Dataset.from_parquet(str(small_data / "train.parquet"), features=features())
     rows.remove_columns(["reference", "images"]).to_parquet(str(file))
     with pytest.raises(UserError, match=r"train\.parquet: no column images, reference; it has .*instruction"):
         check_columns(file)

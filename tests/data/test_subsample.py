@@ -5,9 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.build import subsample
-from data.cleaning.prepare import Outcome
-from data.recipe import Kept
+from data.recipe import Subsample
 from tests.data.conftest import data_recipe, prepared
 
 BOX = (0.0, 0.0, 10.0, 10.0)
@@ -21,28 +19,34 @@ KINDS = {"edited": ("sc", (BOX,)), "unknown": ("sc", None), "failed": ("sc", ())
     st.integers(0, 5),
 )
 def test_shares_are_met_and_nothing_else_is_touched(rows, failed, pq, seed):
-    outcomes = [
-        Outcome(place=f"rows:{n}", id=str(n), source="s", task=KINDS[kind][0], boxes=KINDS[kind][1])
-        for n, (kind, _) in enumerate(rows)
-    ]
-    splits = [split for _, split in rows]
-    kept, left = subsample(outcomes, splits, {"rl": Kept(failed=failed, pq=pq)}, seed)
-    before, after = Counter(rows), Counter(zip([kind for kind, _ in rows], left, strict=True))
+    from data.build import subsample
+    from data.cleaning.prepare import RowRecord
+
+    def records():
+        return [
+            RowRecord(f"rows, line {n}", str(n), "s", task=KINDS[kind][0], boxes=KINDS[kind][1], split=split)
+            for n, (kind, split) in enumerate(rows)
+        ]
+
+    left, again = records(), records()
+    subsample(left, {"rl": Subsample(failed=failed, pq=pq)}, seed)
+    before, after = Counter(rows), Counter((kind, row.split) for (kind, _), row in zip(rows, left, strict=True))
     share = {("failed", "rl"): failed, ("pq", "rl"): pq}
     for key, count in before.items():
         if key[1] is not None:
             assert after[key] == round(share.get(key, 1) * count)
-    for old, new, was, its in zip(outcomes, kept, splits, left, strict=True):
-        assert (new.fault is None) == (was == its) and (
-            its is not None or was is None or new.fault.kind == "subsampled"
-        )
-        assert new.id == old.id
-    assert subsample(outcomes, splits, {"rl": Kept(failed=failed, pq=pq)}, seed)[1] == left
+    for number, ((_, split), row) in enumerate(zip(rows, left, strict=True)):
+        assert (row.error is None) == (row.split == split) and row.id == str(number)
+        assert row.error is None or (row.split is None and row.error.kind == "subsampled")
+    subsample(again, {"rl": Subsample(failed=failed, pq=pq)}, seed)
+    assert [row.split for row in again] == [row.split for row in left]
 
 
 def test_the_report_says_what_was_left_out(tmp_path):
     groups = {"train": 1, "validation": 1, "rl": 4, "heldout": 1}
-    done, report = prepared(data_recipe(tmp_path, [], groups=groups, keep={"rl": {"failed": 0, "pq": 0.25}}))
+    done, report = prepared(
+        data_recipe(tmp_path, [], synthetic_groups=groups, subsample={"rl": {"failed": 0, "pq": 0.25}})
+    )
     assert done.returncode == 0, done.stderr
     rl = report["splits"]["rl"]
     assert rl["pq"] == 4 and rl["sc"] == rl["sc_with_region"] > 0
@@ -50,5 +54,5 @@ def test_the_report_says_what_was_left_out(tmp_path):
     assert report["sources"]["synthetic"]["dropped"] == {"subsampled": 32 - rl["rows"]}
     assert "subsampled" in done.stdout
 
-    wrong, _ = prepared(data_recipe(tmp_path, [], groups=groups, keep={"rl": {"failed": 1.5}}))
-    assert wrong.returncode != 0 and "keep.rl.failed" in wrong.stderr
+    wrong, _ = prepared(data_recipe(tmp_path, [], synthetic_groups=groups, subsample={"rl": {"failed": 1.5}}))
+    assert wrong.returncode != 0 and "subsample.rl.failed" in wrong.stderr
