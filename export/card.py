@@ -77,8 +77,8 @@ class FinishedRun:
             file = require(self.folder / "data" / f"{split}.parquet", "data")
             sources |= set(pyarrow.parquet.read_table(file, columns=["source"])["source"].unique().to_pylist())
         licenses = {source: LICENSES.get(source, "not recorded") for source in sorted(sources)}
-        if self.recipe("data").get("photographs"):
-            licenses["the photographs drawn on"] = "not recorded"
+        if self.recipe("data").get("backgrounds"):
+            licenses["the backgrounds drawn on"] = "not recorded"
         return licenses
 
     def heldout(self) -> dict[str, Any]:
