@@ -3,14 +3,22 @@ RECIPE ?= tiny
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-RECIPES := recipes/$(RECIPE)
-RUN := runs/$(RECIPE)
-MODEL ?= $(RUN)/merge
+
+# What a user writes on the command line reaches the program as it is: `$`, quotes and spaces are neither make's nor the
+# shell's. Each value is exported unexpanded, and a verb takes it from the environment, in quotes: "$$NAME".
+GIVEN := RECIPE OVERWRITE STAGE GPUS GPU ENGINE OPTIONS BENCH MODEL DATA BACKEND SPEC SAMPLES TEMPERATURE BATCH AGGREGATION \
+	EXPECTED PARTIAL REPO REVISION PRIVATE ADAPTERS CONFIRM SOURCE EDITED INSTRUCTION
+$(foreach name,$(GIVEN),$(eval override export $(name) := $$(value $(name))))
+export RECIPES := recipes/$(RECIPE)
+export RUN := runs/$(RECIPE)
+override MODEL := $(if $(MODEL),$(MODEL),$(RUN)/merge)
+
 overwrite := $(if $(OVERWRITE),--overwrite)
-bench_options = $(if $(DATA),--data "$(DATA)") $(if $(BACKEND),--backend $(BACKEND)) $(if $(SPEC),--spec "$(SPEC)") \
-	$(if $(SAMPLES),--samples $(SAMPLES)) $(if $(TEMPERATURE),--temperature $(TEMPERATURE)) $(if $(BATCH),--batch_size $(BATCH)) \
-	$(if $(AGGREGATION),--aggregation $(AGGREGATION)) $(if $(EXPECTED),--expected_score) $(if $(PARTIAL),--partial)
-fresh_flag := $(if $(OVERWRITE),--overwrite true)
+stage_overwrite := $(if $(OVERWRITE),--overwrite true)
+bench_options := $(if $(DATA),--data "$$DATA") $(if $(BACKEND),--backend "$$BACKEND") $(if $(SPEC),--spec "$$SPEC") \
+	$(if $(SAMPLES),--samples "$$SAMPLES") $(if $(TEMPERATURE),--temperature "$$TEMPERATURE") \
+	$(if $(BATCH),--batch_size "$$BATCH") $(if $(AGGREGATION),--aggregation "$$AGGREGATION") \
+	$(if $(EXPECTED),--expected_score) $(if $(PARTIAL),--partial)
 # On a CPU, blocks that generation frees and takes again at every token are kept instead of given back to the system.
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
@@ -21,7 +29,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 .PHONY: help setup demo plan data sft mine grpo merge eval report try diagnose push reward-audit gpu-check test test-slow test-all lint
 
 help: ## list the verbs
-	@echo "make VERB [RECIPE=tiny] [OVERWRITE=1]"
+	@echo "make VERB [RECIPE=tiny] [OVERWRITE=1]     OVERWRITE=1 removes what the stage wrote before, and starts over"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/ready: pyproject.toml constraints.txt
@@ -30,65 +38,65 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(PY) -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[train,dev]'
 	@touch $@
 
-setup: $(VENV)/ready ## set up .venv (every other verb does it when needed)
+setup: $(VENV)/ready ## install into .venv (every other verb does it when needed)
 
-demo: $(VENV)/ready ## the whole pipeline: data, sft, grpo, merge, eval, report
+demo: $(VENV)/ready ## the pipeline from drawn rows to a report: data, sft, grpo, merge, eval, report
 	@for stage in data sft grpo merge eval report; do \
-		echo "== $$stage"; $(MAKE) --no-print-directory $$stage RECIPE=$(RECIPE) OVERWRITE=$(OVERWRITE) || exit 1; done
+		echo "== $$stage"; $(MAKE) --no-print-directory $$stage || exit 1; done
 
-plan: $(VENV)/ready ## what the recipe needs, and what is wrong with it: [GPUS=8 GPU=h100-80gb ENGINE=zero2 OPTIONS='--name value']
-	@$(PY) -m tools.plan $(if $(STAGE),$(RECIPES)/$(STAGE).yaml,$(RECIPES)) $(if $(GPUS),--gpus $(GPUS)) $(if $(GPU),--gpu $(GPU)) \
-		$(if $(ENGINE),--engine $(ENGINE)) $(OPTIONS)
+plan: $(VENV)/ready ## hours and memory a recipe needs, and mistakes in it: [GPUS=8 GPU=h100-80gb ENGINE=zero2 OPTIONS='--name value']
+	@set -f; $(PY) -m tools.plan "$$RECIPES"$(if $(STAGE),/"$$STAGE".yaml) $(if $(GPUS),--gpus "$$GPUS") \
+		$(if $(GPU),--gpu "$$GPU") $(if $(ENGINE),--engine "$$ENGINE") $$OPTIONS
 
-data: $(VENV)/ready ## read, validate and split the recipe's sources; the rows of every split and the spec
-	@$(PY) -m data --config $(RECIPES)/data.yaml $(overwrite)
+data: $(VENV)/ready ## read, check, clean and split the recipe's sources into rows
+	@$(PY) -m data --config "$$RECIPES/data.yaml" $(overwrite)
 
-sft: $(VENV)/ready ## stage 1: LoRA on reasoning traces, ends in merged weights
-	@$(PY) -m sft --config $(RECIPES)/sft.yaml $(fresh_flag)
+sft: $(VENV)/ready ## stage 1: supervised fine-tuning on reasoning traces; ends in merged weights
+	@$(PY) -m sft --config "$$RECIPES/sft.yaml" $(stage_overwrite)
 
-mine: $(VENV)/ready ## keep the rows that are hard, not hopeless, for stage 1's model
-	@$(PY) -m evaluation mine --config $(RECIPES)/mine.yaml $(overwrite)
+mine: $(VENV)/ready ## select hard rows for stage 2: the mean reward of stage 1's model within limits, and a spread
+	@$(PY) -m grpo.mine --config "$$RECIPES/mine.yaml" $(overwrite)
 
-grpo: $(VENV)/ready ## stage 2: GRPO on verifiable rewards
-	@$(PY) -m grpo --config $(RECIPES)/grpo.yaml $(fresh_flag)
+grpo: $(VENV)/ready ## stage 2: GRPO on the recipe's rewards
+	@$(PY) -m grpo --config "$$RECIPES/grpo.yaml" $(stage_overwrite)
 
-merge: $(VENV)/ready ## merge stage 2's adapter, and verify the result
-	@$(PY) -m export merge --base $(RUN)/sft/merged $(if $(wildcard $(RUN)/grpo/weights),--checkpoint $(RUN)/grpo/weights,--adapter \
-		$(RUN)/grpo/adapter) --output_dir $(RUN)/merge $(overwrite)
+merge: $(VENV)/ready ## merge stage 2's adapter into stage 1's weights, and verify the result
+	@if [ -d "$$RUN/grpo/weights" ]; then set -- --checkpoint "$$RUN/grpo/weights"; else set -- --adapter "$$RUN/grpo/adapter"; fi; \
+		$(PY) -m export merge --base "$$RUN/sft/merged" "$$@" --output_dir "$$RUN/merge" $(overwrite)
 
-eval: $(VENV)/ready ## held-out verdicts of every stage; or BENCH=name|all [MODEL=] [DATA=folder] [BACKEND=] [SAMPLES=] [PARTIAL=1]
-	@$(if $(BENCH),$(PY) -m evaluation bench $(BENCH) --config $(RECIPES)/eval.yaml --model "$(MODEL)" $(bench_options) $(overwrite),\
-		$(PY) -m evaluation heldout --config $(RECIPES)/eval.yaml $(overwrite))
+eval: $(VENV)/ready ## verdicts of every stage on held-out rows; or BENCH=name|all [MODEL=folder DATA=folder BACKEND= SAMPLES= PARTIAL=1]
+	@$(if $(BENCH),$(PY) -m evaluation bench "$$BENCH" --config "$$RECIPES/eval.yaml" --model "$$MODEL" $(bench_options) \
+		$(overwrite),$(PY) -m evaluation heldout --config "$$RECIPES/eval.yaml" $(overwrite))
 
-report: $(VENV)/ready ## the held-out table, heldout.json and the HTML page
-	@$(PY) -m evaluation report --config $(RECIPES)/eval.yaml
+report: $(VENV)/ready ## the table of held-out metrics, heldout.json and the HTML page
+	@$(PY) -m evaluation report --config "$$RECIPES/eval.yaml"
 
 push: $(VENV)/ready ## verify and publish: REPO=org/name [PRIVATE=1] [REVISION=main] [ADAPTERS=1]; a dry run without CONFIRM=1
-	@$(PY) -m export push $(RUN) --repo "$(REPO)" $(if $(REVISION),--revision "$(REVISION)") $(if $(PRIVATE),--private) \
+	@$(PY) -m export push "$$RUN" --repo "$$REPO" $(if $(REVISION),--revision "$$REVISION") $(if $(PRIVATE),--private) \
 		$(if $(ADAPTERS),--adapters) $(if $(CONFIRM),--confirm)
 
-try: export INSTRUCTION := $(value INSTRUCTION)
-try: $(VENV)/ready ## one edit, as a page: SOURCE=a.png EDITED=b.png INSTRUCTION='...' [MODEL=folder]
-	@$(PY) -m evaluation try --model "$(MODEL)" --source "$(SOURCE)" --edited "$(EDITED)" --instruction "$$INSTRUCTION" \
-		--page $(RUN)/try/try.html
+try: $(VENV)/ready ## a verdict on one edit, as a page: SOURCE=a.png EDITED=b.png INSTRUCTION='...' [MODEL=folder]
+	@$(PY) -m evaluation try --model "$$MODEL" --source "$$SOURCE" --edited "$$EDITED" --instruction "$$INSTRUCTION" \
+		--page "$$RUN/try/try.html"
 
-diagnose: $(VENV)/ready ## where a model looks while it writes verdicts: a table and heat maps [MODEL=folder]
-	@$(PY) -m evaluation diagnose --config $(RECIPES)/eval.yaml --model "$(MODEL)"
+diagnose: $(VENV)/ready ## attention of a model while it writes verdicts: a table and heat maps [MODEL=folder]
+	@$(PY) -m evaluation diagnose --config "$$RECIPES/eval.yaml" --model "$$MODEL"
 
 reward-audit: $(VENV)/ready ## what bad policies would earn under the recipe's rewards
-	@$(PY) -m rewards_fn audit $(RUN)/data/train.parquet --config $(RECIPES)/grpo.yaml
+	@$(PY) -m rewards_fn audit "$$RUN/data/train.parquet" --config "$$RECIPES/grpo.yaml"
 
-gpu-check: $(VENV)/ready ## a recipe's steps timed on this GPU with random weights: [RECIPE=spatialreward-8b]
-	@$(PY) -m tools.gpu_check $(if $(filter-out tiny,$(RECIPE)),--recipe $(RECIPES))
+gpu-check: $(VENV)/ready ## seconds, operations and memory of a step on random weights: [RECIPE=spatialreward-8b OPTIONS='--name value']
+	@set -f; for stage in sft grpo; do \
+		$(PY) -m $$stage --config "$$RECIPES/$$stage.yaml" --random_weights $$OPTIONS || exit 1; done
 
-test: $(VENV)/ready ## the tests that are not marked slow
+test: $(VENV)/ready ## the quick tests
 	@$(PY) -m pytest -m "not slow"
 
-test-slow: $(VENV)/ready ## the tests marked slow: whole stages, killed and resumed
+test-slow: $(VENV)/ready ## the tests marked slow: stages as processes, killed and resumed
 	@$(PY) -m pytest -m slow
 
 test-all: $(VENV)/ready ## every test
 	@$(PY) -m pytest
 
-lint: $(VENV)/ready ## ruff, mypy and codespell
-	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy && $(VENV)/bin/codespell
+lint: $(VENV)/ready ## ruff and mypy
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
