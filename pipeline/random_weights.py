@@ -158,7 +158,7 @@ class StepMeter(TrainerCallback):
         self.rollouts.append(None)
         self._start = _now()
 
-    def reward(self, completions: list[Any], **kwargs: Any) -> list[float]:
+    def reward(self, completions: list[Any], **kwargs: Any) -> list[float | None]:
         """A reward that differs within a group; it is asked for when the rollout is over."""
         self.rollouts[-1] = _now() - self._start
         if self._counter:

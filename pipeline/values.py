@@ -65,12 +65,14 @@ def field_names(module: str, name: str) -> set[str]:
                 and not ast.unparse(item.annotation).startswith(("ClassVar", "typing.ClassVar"))
             }
             return own.union(*(field_names(module, base.id) for base in node.bases if isinstance(base, ast.Name)))
-    for node in ast.walk(tree):  # lazy packages import for type checkers alone, deeper in the file
-        imported = {alias.asname or alias.name: alias.name for alias in getattr(node, "names", [])}
-        if isinstance(node, ast.ImportFrom) and name in imported:
+    for statement in ast.walk(tree):  # lazy packages import for type checkers alone, deeper in the file
+        if not isinstance(statement, ast.ImportFrom):
+            continue
+        imported = {alias.asname or alias.name: alias.name for alias in statement.names}
+        if name in imported:
             # one dot is the package that the file is in
-            parents = (module.split(".") if package.is_dir() else module.split(".")[:-1])[: 1 - node.level or None]
-            target = ".".join([*(parents if node.level else []), *([node.module] if node.module else [])])
+            parents = (module.split(".") if package.is_dir() else module.split(".")[:-1])[: 1 - statement.level or None]
+            target = ".".join([*(parents if statement.level else []), *filter(None, [statement.module])])
             return field_names(target, imported[name])
     return set()
 
