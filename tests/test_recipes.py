@@ -9,7 +9,7 @@ from accelerate.commands.launch import launch_command_parser
 
 from data.recipe import DataRecipe
 from evaluation.recipe import EvalRecipe
-from grpo.mine import MineRecipe
+from grpo.mine import MineConfig
 from pipeline.recipe import load_config, parse_stage, read_yaml, resolve_options
 from pipeline.rewards import read_rewards
 from pipeline.values import fields_of
@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 from tools.plan.hardware import PlanRecipe, card_named, load_engine
 from tools.plan.stage import TYPES
 
-PLAIN = {"data": DataRecipe, "eval": EvalRecipe, "mine": MineRecipe, "plan": PlanRecipe}
+PLAIN = {"data": DataRecipe, "eval": EvalRecipe, "mine": MineConfig, "plan": PlanRecipe}
 RECIPES = sorted(file for file in ROOT.glob("recipes/*/*.yaml") if file.parent.name != "engines")
 ENGINES = sorted(ROOT.glob("recipes/accelerate/*.yaml"))
 FAMILY = ("spatialreward-8b", "spatialreward-8b-qlora", "spatialreward-4b", "spatialreward-2b")

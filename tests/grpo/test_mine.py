@@ -8,35 +8,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.rows import load_rows
-from grpo.mine import MineRecipe, chosen, earned
+from grpo.hard_rows import hard_rows, sample_rewards
+from grpo.mine import MineConfig, mine
 from rewards_fn import box_iou, score_agreement
 from spatial_edit_reward import load_spec, render
+from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.inference.store import read_responses
 from tests.conftest import BASE, run_stage, write_recipe
+from tests.endpoint import chat
 
-PLAIN = {
-    "run_dir": "runs/tiny",
-    "rewards_from": "recipes/tiny/grpo.yaml",
-    "samples": 2,
-    "temperature": 1.0,
-    "min_mean_reward": 0.2,
-    "max_mean_reward": 0.7,
-    "min_reward_std": 0.05,
-    "batch_size": 8,
-}
+LIMITS = {"min_mean_reward": 0.2, "max_mean_reward": 0.7, "min_reward_std": 0.05, "max_rows": 7000}
+OPEN = {"min_mean_reward": 0.0, "max_mean_reward": 1.0, "min_reward_std": 0.0}
 
 
-def test_hard_rows_with_spread_are_kept_lowest_first():
+def test_hard_rows_that_differ_are_kept_lowest_first():
     values = np.array([[0.0, 0.1], [0.2, 0.6], [0.5, 0.5], [0.3, 0.5], [0.9, 1.0], [np.nan, np.nan]])
-    assert chosen(values, MineRecipe(**PLAIN)).tolist() == [1, 3]
-    assert chosen(values, MineRecipe(**PLAIN | {"min_reward_std": 0.0})).tolist() == [1, 2, 3]
-    assert chosen(values, MineRecipe(**PLAIN | {"min_reward_std": 0.0, "max_rows": 1})).tolist() == [1]
-    assert chosen(
-        values, MineRecipe(**PLAIN | {"min_mean_reward": 0.0, "min_reward_std": 0.0, "max_rows": 2})
-    ).tolist() == [
-        0,
-        1,
-    ]
+    assert hard_rows(values, **LIMITS).tolist() == [1, 3]
+    assert hard_rows(values, **LIMITS | {"min_reward_std": 0.0}).tolist() == [1, 2, 3]
+    assert hard_rows(values, **LIMITS | {"min_reward_std": 0.0, "max_rows": 1}).tolist() == [1]
+    assert hard_rows(values, **LIMITS | OPEN | {"max_mean_reward": 0.7, "max_rows": 2}).tolist() == [0, 1]
 
 
 @given(
@@ -45,21 +35,20 @@ def test_hard_rows_with_spread_are_kept_lowest_first():
     st.floats(0.5, 1),
     st.floats(0, 0.3),
 )
-def test_what_is_kept_meets_every_threshold(values, low, high, spread):
-    recipe = MineRecipe(
-        **PLAIN | {"min_mean_reward": low, "max_mean_reward": high, "min_reward_std": spread, "max_rows": 10}
-    )
+def test_what_is_kept_meets_every_limit(values, low, high, std):
     table = np.array(values)
-    kept = chosen(table, recipe)
+    kept = hard_rows(table, low, high, std, max_rows=10)
     assert len(kept) <= 10 and kept.tolist() == sorted(kept)
-    fits = [low <= row.mean() <= high and row.std() >= spread for row in table]
-    assert all(fits[place] for place in kept) and len(kept) == min(sum(fits), 10)
+    fits = [low <= row.mean() <= high and row.std() >= std for row in table]
+    assert all(fits[index] for index in kept) and len(kept) == min(sum(fits), 10)
 
 
 def test_rewards_are_by_row_and_sample(small_data):
+    from data.rows import load_rows
+
     rows = list(load_rows(small_data / "rl.parquet", load_spec(small_data)).remove_columns("images"))[:4]
     true = [render(row["task"], row["reference"]) for row in rows]
-    values = earned(rows, [[text, "no verdict"] for text in true], [box_iou, score_agreement], [2.0, 1.0])
+    values = sample_rewards(rows, [[text, "no verdict"] for text in true], [box_iou, score_agreement], [2.0, 1.0])
     assert values.tolist() == [[1.0, 0.0]] * 4
 
 
@@ -70,55 +59,91 @@ def mined_run(small_data, tmp_path):
     shutil.copytree(small_data, run / "data")
     shutil.copytree(BASE, run / "sft" / "merged")
     shutil.copy(small_data / "verdict.json", run / "sft" / "merged")
-    changes = {"min_mean_reward": 0.0, "max_mean_reward": 1.0, "min_reward_std": 0.0, "batch_size": 16, "samples": 2}
-    recipe = write_recipe(tmp_path / "mine.yaml", "mine", run_dir=str(run), **changes)
+    recipe = write_recipe(tmp_path / "mine.yaml", "mine", run_dir=str(run), **OPEN, batch_size=16, samples=2)
     return run, recipe
+
+
+def config_of(run, **changes):
+    recipe = {
+        "run_dir": run,
+        "rewards_from": "recipes/tiny/grpo.yaml",
+        "samples": 2,
+        "temperature": 1.0,
+        "batch_size": 16,
+    }
+    return MineConfig(**recipe | OPEN | changes)
+
+
+def samples_in(run):
+    (file,) = (run / "mine" / "samples").glob("*.jsonl")
+    return file
+
+
+def test_samples_of_any_backend_are_stored_and_asked_for_once(mined_run, endpoint, monkeypatch, capsys):
+    run, _ = mined_run
+    monkeypatch.setenv("OPENAI_BASE_URL", endpoint.base_url)
+    valid = '{"reasoning": "line\u2028separator and \u0085", "score": [9, 9]}'
+    endpoint.answer = lambda number, body: (400, {}, b"{}") if number == 5 else chat(valid)
+    with pytest.raises(UserError, match="1 of 48 samples missing: run the same command"):
+        mine(config_of(run, backend="openai", top_p=0.5), overwrite=False)
+    mine(config_of(run, backend="openai", top_p=0.5), overwrite=False)
+    assert len(endpoint.received) == 49 and "24 candidates, 24 kept" in capsys.readouterr().out
+    assert {(body["temperature"], body["top_p"]) for body in endpoint.received} == {(1.0, 0.5)}
+    texts = [line["text"] for line in read_responses(samples_in(run)).values()]
+    assert texts == [valid] * 48 and json.loads((run / "mine" / "mine_report.json").read_text())["kept"] == 24
+
+    # More samples: those that are there are not asked for again. Other thresholds: none is.
+    mine(config_of(run, backend="openai", top_p=0.5, samples=3), overwrite=False)
+    assert len(endpoint.received) == 49 + 24
+    with pytest.raises(UserError, match=r"no row has a mean reward in 0\.99"):
+        mine(config_of(run, backend="openai", top_p=0.5, min_mean_reward=0.99), overwrite=False)
+    assert len(endpoint.received) == 49 + 24
 
 
 @pytest.mark.slow
 def test_samples_are_generated_once(mined_run, tmp_path):
+    from data.rows import load_rows
+
     run, recipe = mined_run
-    done = run_stage("evaluation", "mine", "--config", recipe)
+    done = run_stage("grpo.mine", "--config", recipe)
     assert done.returncode == 0, done.stderr
     spec = load_spec(run / "mine")
     kept = load_rows(run / "mine" / "rl.parquet", spec)
     rows = load_rows(run / "data" / "rl.parquet", spec)
     assert kept["id"] == rows["id"] and "24 candidates, 24 kept" in done.stdout
-    (samples,) = (run / "mine" / "samples").rglob("*.jsonl")
+    samples = samples_in(run)
     before = samples.read_text()
-    assert all(len(json.loads(line)["completions"]) == 2 for line in before.splitlines())
+    assert len(read_responses(samples)) == 48
 
-    again = run_stage("evaluation", "mine", "--config", recipe)
+    again = run_stage("grpo.mine", "--config", recipe)
     assert again.returncode == 0 and "nothing to do" in again.stdout
 
-    # Other thresholds: no row is generated again. Here none is hard enough, which is said.
+    # Other thresholds: no row is generated again. Here none is hard enough, which is an error.
     changed = write_recipe(
         tmp_path / "mine.yaml", "mine", run_dir=str(run), samples=2, batch_size=16, min_mean_reward=0.99
     )
-    refused = run_stage("evaluation", "mine", "--config", changed)
+    refused = run_stage("grpo.mine", "--config", changed)
     assert refused.returncode != 0 and "no row has a mean reward" in refused.stderr.splitlines()[-1]
     assert samples.read_text() == before
 
-    # Stopped in the middle of a line: the rest comes out as it did.
+    # Stopped between two batches, in the middle of a line: the rest comes out as it did.
     lines = before.splitlines(keepends=True)
-    samples.write_text("".join(lines[:16]) + lines[16][:30])
-    assert run_stage("evaluation", "mine", "--config", changed).returncode != 0
-    assert samples.read_text() == before
+    samples.write_text("".join(lines[:33]) + lines[33][:30])
+    assert run_stage("grpo.mine", "--config", changed).returncode != 0
+    assert samples.read_text().replace(lines[33][:30] + "\n", "", 1) == before
 
 
 @pytest.mark.slow
 def test_processes_share_the_rows(mined_run):
     run, recipe = mined_run
-    done = run_stage("torch.distributed.run", "--nproc_per_node", 2, "-m", "evaluation", "mine", "--config", recipe)
+    done = run_stage("torch.distributed.run", "--nproc_per_node", 2, "-m", "grpo.mine", "--config", recipe)
     assert done.returncode == 0, done.stderr[-3000:]
-    files = sorted((run / "mine" / "samples").rglob("*.jsonl"))
-    rows = [[json.loads(line)["id"] for line in file.read_text().splitlines()] for file in files]
-    assert [file.name for file in files] == ["0.jsonl", "1.jsonl"] and [len(part) for part in rows] == [12, 12]
-    assert len({*rows[0], *rows[1]}) == 24 and done.stdout.count("24 candidates, 24 kept") == 1
+    assert len(read_responses(samples_in(run))) == 48 and samples_in(run).read_text().count("\n") == 49
+    assert done.stdout.count("24 candidates, 24 kept") == 1
 
 
 def test_mining_names_the_missing_stage(mined_run):
-    run, recipe = mined_run
+    run, _ = mined_run
     shutil.rmtree(run / "sft")
-    done = run_stage("evaluation", "mine", "--config", recipe)
-    assert done.returncode != 0 and "make sft" in done.stderr.splitlines()[-1]
+    with pytest.raises(UserError, match="make sft"):
+        mine(config_of(run), overwrite=False)
