@@ -141,7 +141,7 @@ def select_rewards(
         raise ValueError(f"reward_weights: {len(weights)} for {len(rewards)} reward_funcs")
     selected = Selected([], [], [], {})
     for entry, reward, name, weight in zip(entries, rewards, reward_names(rewards), weights, strict=True):
-        lacking = [parameter for parameter in _required(reward) if parameter not in columns]
+        lacking = [parameter for parameter in required_columns(reward) if parameter not in columns]
         if inspect.iscoroutinefunction(reward):
             selected.left_out[name] = "asks a service"
         elif lacking:
@@ -153,7 +153,7 @@ def select_rewards(
     return selected
 
 
-def _required(reward: Reward) -> list[str]:
+def required_columns(reward: Reward) -> list[str]:
     """The parameters without which `reward` cannot be called."""
     parameters = inspect.signature(reward, follow_wrapped=False).parameters.values()
     return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]

@@ -18,7 +18,7 @@ from PIL import Image, ImageColor
 
 from rewards_fn import load_rewards
 from rewards_fn.judge import judge
-from rewards_fn.judge_prompt import consistency_in, messages_for
+from rewards_fn.judge_prompt import messages_for, read_consistency
 from spatial_edit_reward import parse
 from spatial_edit_reward.draw import PREDICTED_COLOR
 from tests.endpoint import AT_ONCE, Handler, chat
@@ -175,7 +175,7 @@ def test_a_silent_endpoint_ends_at_the_deadline(endpoint, caplog):
     values, metrics = asked(endpoint, [said(), said("<|bbox_0|> another one here")], deadline=0.3)
     assert (values, metrics["failed"]) == ([None, None], 1.0)
     assert time.monotonic() - start < 3
-    assert "no answer within 0.3 s" in caplog.text
+    assert "no response within 0.3 s" in caplog.text
 
 
 def test_the_deadline_holds_over_the_retries(endpoint):
@@ -252,7 +252,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: repr(answer)[:40])
 def test_answers_are_read_strictly(answer):
-    assert consistency_in(answer) == ANSWERS[answer]
+    assert read_consistency(answer) == ANSWERS[answer]
 
 
 finite_floats = st.floats(allow_nan=False, allow_infinity=False)

@@ -1,12 +1,13 @@
 """`python -m rewards_fn score`, as a user runs it."""
 
+import io
 import json
-import subprocess
 import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from rewards_fn.__main__ import main
+from tests.conftest import run_stage
 
 REFERENCE = {"edit_region": [{"id": 0, "label": "cup", "bbox_2d": [0, 0, 100, 100]}], "score": [20, 10]}
 HALF = {
@@ -21,18 +22,26 @@ ROWS = [
 ]
 
 
-def score(lines, *options):
-    return subprocess.run(
-        [sys.executable, "-m", "rewards_fn", "score", "-", *options],
-        input="\n".join(lines),
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+@pytest.fixture
+def score(monkeypatch, capsys):
+    """The command in this process, the lines on its standard input: the scored rows, the summary, and the error if any."""
+
+    def run(lines, *options):
+        monkeypatch.setattr(sys, "argv", ["rewards_fn", "score", "-", *options])
+        monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
+        error = None
+        try:
+            main()
+        except SystemExit as end:
+            error = end.code
+        captured = capsys.readouterr()
+        return [json.loads(line) for line in captured.out.splitlines()], captured.err, error
+
+    return run
 
 
 def test_rows_come_back_in_order_with_rewards_and_reasons():
-    done = score([*map(json.dumps, ROWS), ""])
+    done = run_stage("rewards_fn", "score", "-", input="\n".join([*map(json.dumps, ROWS), ""]))
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [{key: row[key] for key in ROWS[0]} for row in rows] == ROWS
@@ -45,9 +54,27 @@ def test_rows_come_back_in_order_with_rewards_and_reasons():
     assert "score_agreement" in done.stderr
 
 
-def test_rewards_can_be_chosen_with_keywords():
-    done = score([json.dumps(ROWS[0])], "--rewards", '[{"box_iou": {"power": 2}}, "format"]')
-    assert json.loads(done.stdout)["rewards"] == {"box_iou": 0.25, "format": 1.0}
+def test_rewards_can_be_chosen_with_keywords(score):
+    rows, _, _ = score([json.dumps(ROWS[0])], "--rewards", '[{"box_iou": {"power": 2}}, "format"]')
+    assert rows[0]["rewards"] == {"box_iou": 0.25, "format": 1.0}
+
+
+def test_half_of_a_surrogate_pair_comes_back_as_it_was(score):
+    line = json.dumps({**ROWS[2], "completion": "half \ud800, whole \U0001f642"})
+    rows, _, error = score([line])
+    assert error is None and rows[0]["completion"] == "half \ud800, whole \U0001f642"
+
+
+def needs_source(completions, source, **kwargs):
+    return [len(name) / 10 for name in source]
+
+
+def test_a_reward_of_ones_own_gets_the_rows_other_columns(score):
+    name = f"{__name__}:needs_source"
+    lines = [json.dumps({**row, "source": row["id"] * 3}) for row in ROWS]
+    rows, _, error = score(lines, "--rewards", name)
+    assert error is None and [row["rewards"][name] for row in rows] == [0.3] * 3
+    assert "needs source, which the file does not hold" in score([json.dumps(ROWS[0])], "--rewards", name)[2]
 
 
 @pytest.mark.parametrize(
@@ -64,6 +91,14 @@ def test_rewards_can_be_chosen_with_keywords():
             [],
             "x1 < x2",
         ),
+        (
+            [json.dumps({**ROWS[0], "reference": {**REFERENCE, "edit_region": [{"bbox_2d": [0, 0, 1, "1"]}]}})],
+            [],
+            "reference.edit_region.0: bbox_2d must be four numbers in 0..1000",
+        ),
+        ([json.dumps({**ROWS[0], "reference": {**REFERENCE, "score": ["20", 10]}})], [], "two numbers in 0..25"),
+        ([json.dumps(ROWS[0])], ["--score_range", "0", "10"], "reference.score: must be two numbers in 0..10"),
+        ([], ["--score_range", "nan", "10"], "--score_range nan 10: LOW must be below HIGH"),
         ([], ["--rewards", "boxes"], "unknown reward 'boxes'; known: box_iou"),
         ([], ["--rewards", "box_iou,box_iou"], "named twice"),
         ([], ["--rewards", "judge"], "'judge': it needs model"),
@@ -71,8 +106,6 @@ def test_rewards_can_be_chosen_with_keywords():
         ([], ["--rewards", '[{"box_iou": {"powr": 2}}]'], "takes no powr"),
     ],
 )
-def test_bad_input_is_one_line(lines, options, message):
-    done = score(lines, *options)
-    assert done.returncode == 1
-    assert message in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+def test_bad_input_is_one_line(score, lines, options, message):
+    _, _, error = score(lines, *options)
+    assert error.startswith("error: ") and message in error and "\n" not in error
