@@ -67,12 +67,6 @@ def row_keys(rows: Dataset) -> list[str]:
     return keys
 
 
-def samples_file(config: MineConfig, model: Path, folder: Path) -> Path:
-    """The file of the samples of this model, its spec included, under this sampling."""
-    how = f"{config.backend}-t{config.temperature:g}-p{config.top_p:g}-seed{config.seed}"
-    return folder / f"{hash_model(str(model))}-{how}.jsonl"
-
-
 def write_samples(config: MineConfig, model: Path, rows: Dataset, keys: list[str], spec: Spec, file: Path) -> None:
     """Writes the samples that `file` lacks; several processes share the work. Raises UserError where some stay missing."""
     indices = {key: index for index, key in enumerate(keys)}
@@ -87,16 +81,7 @@ def write_samples(config: MineConfig, model: Path, rows: Dataset, keys: list[str
 
     how = config.model_dump(include={"backend", "temperature", "top_p", "seed"})
     create(file, {"model": str(model), **how, "spec": spec.model_dump(mode="json")})
-    backend = open_backend(
-        config.backend,
-        str(model),
-        spec,
-        batch_size=config.batch_size,
-        samples=config.samples,
-        temperature=config.temperature,
-        top_p=config.top_p,
-        seed=config.seed,
-    )
+    backend = open_backend(model=str(model), spec=spec, batch_size=config.batch_size, samples=config.samples, **how)
     names = [(key, sample) for key in indices for sample in range(config.samples)]
     generate_missing(file, names, make_request, backend, config.batch_size, "samples")
     missing = set(names) - set(read_responses(file))
@@ -162,7 +147,9 @@ def mine(config: MineConfig, overwrite: bool) -> None:
     ) as output:
         if output is not None:
             rows = load_rows(rows_file, spec)
-            keys, file = row_keys(rows), samples_file(config, model, output / "samples")
+            keys = row_keys(rows)
+            how = f"{config.backend}-t{config.temperature:g}-p{config.top_p:g}-seed{config.seed}"
+            file = output / "samples" / f"{hash_model(str(model))}-{how}.jsonl"
             write_samples(config, model, rows, keys, spec, file)
         destroy_process_group()
         if output is not None and state.is_main_process:
