@@ -12,10 +12,12 @@ source     the dataset it came from
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from spatial_edit_reward import TASKS, Spec, Task
 from spatial_edit_reward.boxes import BOX_SCALE, valid_box
@@ -82,6 +84,17 @@ def load_rows(file: Path, spec: Spec) -> Dataset:
     return rows
 
 
+def as_decimals(reference: Mapping[str, Any]) -> dict[str, Any]:
+    """The reference with each number as the shortest decimal of its float32: 4.8, where the row holds 4.800000190734863."""
+
+    def shortest(numbers: Sequence[float]) -> list[float]:
+        return [float(str(np.float32(number))) for number in numbers]
+
+    regions = reference["edit_region"]
+    regions = regions and [{**region, "bbox_2d": shortest(region["bbox_2d"])} for region in regions]
+    return {**reference, "edit_region": regions, "score": shortest(reference["score"])}
+
+
 def for_training(rows: Dataset, spec: Spec, completions: bool) -> Dataset:
     """Canonical rows with a `prompt` column, and with a `completion` one if `completions`: what TRL's trainers take.
 
@@ -93,7 +106,7 @@ def for_training(rows: Dataset, spec: Spec, completions: bool) -> Dataset:
         if not completions:
             return {"prompt": prompt}
         try:
-            completion = completion_messages(task, reference)
+            completion = completion_messages(task, as_decimals(reference))
         except ValueError as error:
             raise UserError(f"row {row_id!r} cannot be trained on: {error}") from None
         return {"prompt": prompt, "completion": completion}

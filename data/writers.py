@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from data.readers.chat import PLACEHOLDER
-from data.rows import load_rows
+from data.rows import as_decimals, load_rows
 from spatial_edit_reward import Spec, load_spec, render
 from spatial_edit_reward.errors import UserError, one_line_errors
 from spatial_edit_reward.files import write_json
@@ -41,7 +41,7 @@ def framework_row(row: Mapping[str, Any], images: Sequence[str], spec: Spec, fra
     `images`: the paths of its images, a placeholder of each before the prompt. Raises ValueError without a complete verdict.
     """
     prompt = PLACEHOLDER * len(row["images"]) + spec.prompt(row["task"], row["instruction"])
-    verdict = render(row["task"], row["reference"])
+    verdict = render(row["task"], as_decimals(row["reference"]))
     turns: dict[str, Any] = {
         "messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": verdict}]
     }

@@ -200,3 +200,15 @@ def test_a_tar_that_ends_between_two_images_is_no_complete_one(tmp_path, images)
         (tmp_path / name).write_bytes(cut)
         with pytest.raises(UserError, match=r"no complete tar archive: it breaks off after a\.png"):
             index_tar((tmp_path / name,))
+
+
+@pytest.mark.parametrize("layout", READERS)
+def test_every_layout_is_a_choice_of_the_recipe(layout):
+    options = {"columns": {"images": "image"}} if READERS[layout].takes_columns else {}
+    assert Source(name="s", layout=layout, path="x", splits={"train": 1}, **options).layout == layout
+
+
+def test_what_a_reader_states_of_itself():
+    assert [name for name, reader in READERS.items() if not reader.usable_for_sft] == ["editreward"]
+    assert [name for name, reader in READERS.items() if not reader.has_prompts] == ["editreward"]
+    assert [name for name, reader in READERS.items() if reader.takes_columns] == ["datasets"]

@@ -57,3 +57,30 @@ def test_the_first_rows_source_decides():
     # rows 0 and 2 share a picture; row 0 comes from the source that goes to rl
     splits = assign(components([["A"], ["B"], ["A"]]), [0, 1, 1], [{"rl": 1}, {"train": 1}], 0)
     assert splits == ["rl", "train", "rl"]
+
+
+def test_each_source_is_shuffled_in_its_own_order():
+    share = {"train": 1, "rl": 1}
+    splits = assign(np.arange(80), [0] * 40 + [1] * 40, [share, share], 0)
+    assert Counter(splits[:40]) == Counter(splits[40:]) == {"train": 20, "rl": 20}
+    assert splits[:40] != splits[40:]
+
+
+def test_rows_of_a_group_fall_to_one_split_though_they_share_no_image():
+    from data.build import assign_splits
+    from data.cleaning.prepare import RowRecord
+    from data.sources import RowSource
+
+    def split_of(grouped):
+        rows = [
+            RowRecord(
+                "", str(n), "s", image_hashes=(b"%d" % n,), group=f"g{n % 10}" if grouped else None, has_verdict=True
+            )
+            for n in range(40)
+        ]
+        assign_splits(rows, [RowSource("s", {"train": 1, "rl": 1}, lambda size: iter(()))], 0)
+        return [row.split for row in rows]
+
+    splits = split_of(grouped=True)
+    assert all(len(set(splits[n::10])) == 1 for n in range(10)) and set(splits) == {"train", "rl"}
+    assert any(len(set(split_of(grouped=False)[n::10])) == 2 for n in range(10))

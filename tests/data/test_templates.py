@@ -67,8 +67,15 @@ def test_a_few_foreign_prompts_do_not_matter_and_many_do():
     own = [(SPEC.prompt("sc", f"{text} Number {at}."), None) for at in range(10) for text in INSTRUCTIONS[:20]]
     foreign = [(f"{at} Something else altogether {at * 7}", None) for at in range(40)]
     assert recover([*own, *foreign[:2]]).spec_prompt((0, 25)) == SPEC.prompts["sc"]
-    mixed = recover([*own, *foreign])
-    assert mixed is None
+    assert recover([*own, *foreign[:10]]) is None  # 95 of 100 are too few
+    assert recover([*own, *foreign]) is None
+
+
+def test_an_empty_instruction_is_none():
+    template = PromptTemplate(("Judge this edit: ", ". Say 0-25."))
+    assert template.instruction("Judge this edit: X. Say 0-25.") == "X"
+    assert template.instruction("Judge this edit: . Say 0-25.") is None
+    assert PromptTemplate(("Judge: ", ". Done: ", "?")).instruction("Judge: . Done: ?") is None
 
 
 def test_one_prompt_alone_has_no_template():
