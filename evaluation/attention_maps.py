@@ -67,7 +67,7 @@ def attention_weights(model: PreTrainedModel, inputs: dict[str, torch.Tensor], t
 
 def attention_maps(model: PreTrainedModel, processor: ProcessorMixin, batch: Generated) -> list[AttentionMap]:
     """The map of each image of the prompt, in their order, of a `batch` of one row."""
-    tokens = batch.tokens[0, : batch.lengths[0]]
+    tokens = batch.tokens[0, : batch.responses[0].completion_tokens]
     weights = attention_weights(model, batch.inputs, tokens)
     positions = (batch.inputs["input_ids"][0] == model.config.image_token_id).nonzero()[:, 0]
     merge = processor.image_processor.merge_size

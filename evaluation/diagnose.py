@@ -116,11 +116,11 @@ def measure_row(
     images = [fit(image, spec.pixels) for image in row["images"]]
     chat = prompt_messages("sc", row["instruction"], spec)
     batch = generate_batch(model, processor, [chat], [images], spec.max_new_tokens)
-    [completion] = batch.completions
+    [completion] = batch.responses
     if parse_or_none(completion.text, "sc") is None:
         return None
     maps = attention_maps(model, processor, batch)
-    ids = batch.tokens[0, : batch.lengths[0]].tolist()
+    ids = batch.tokens[0, : completion.completion_tokens].tolist()
     parts = split_parts(processor.batch_decode([[token] for token in ids], skip_special_tokens=True))
     figures = {part: mean_figures(maps, tokens) for part, tokens in parts.items()}
     sizes = {name: one.height * one.width for name, one in zip(IMAGES, maps, strict=True)}

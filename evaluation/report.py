@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from datasets import Dataset
+from typing import TYPE_CHECKING, Any
 
 from data.rows import load_rows
 from evaluation.heldout import empty_regions
@@ -13,13 +11,15 @@ from evaluation.metrics import GroupSums, group_sums, interval, score_rows
 from evaluation.recipe import EvalRecipe
 from evaluation.responses import read_completions
 from evaluation.terminal import print_table
-from pipeline.curves import curves_uri
 from pipeline.figures import format_figure
 from pipeline.folders import require, require_finished
 from pipeline.rewards import read_rewards
 from spatial_edit_reward import load_spec, render
 from spatial_edit_reward.files import write_json
 from spatial_edit_reward.pages import Card, render_page
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 DIFFERENCES = (("sft", "base"), ("grpo", "sft"))
 Figures = dict[str, dict[str, float | None]]
@@ -67,6 +67,8 @@ def make_report(recipe: EvalRecipe) -> dict[str, Any]:
 
     Raises UserError where an earlier stage is missing.
     """
+    from pipeline.curves import curves_uri  # draws with matplotlib
+
     require_finished(recipe.run_dir / "eval", "eval")
     spec = load_spec(require(recipe.run_dir / "merge", "merge"))
     rows = load_rows(require(recipe.run_dir / "data" / "heldout.parquet", "data"), spec)

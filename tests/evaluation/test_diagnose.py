@@ -45,7 +45,7 @@ def batch(tiny):
 
 def test_the_weights_of_a_token_are_those_of_the_step_that_chose_it(tiny, batch):
     model, _ = tiny
-    count = batch.lengths[0]
+    count = batch.responses[0].completion_tokens
     weights = attention_weights(model, batch.inputs, batch.tokens[0, :count])
     prompt = batch.inputs["input_ids"].shape[1]
     assert weights.shape == (count, prompt + count - 1)
@@ -65,7 +65,7 @@ def test_a_real_look_keeps_its_bounds(tiny, batch):
     model, processor = tiny
     pair = looks(model, processor, batch)
     assert [(look.height, look.width) for look in pair] == [(2, 4), (4, 4)]
-    weights = attention_weights(model, batch.inputs, batch.tokens[0, : batch.lengths[0]])
+    weights = attention_weights(model, batch.inputs, batch.tokens[0, : batch.responses[0].completion_tokens])
     at = (batch.inputs["input_ids"][0] == model.config.image_token_id).nonzero()[:, 0]
     torch.testing.assert_close(torch.cat([look.weights for look in pair], 1), weights[:, at])
     for look in pair:

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.metrics import GroupSums, group_sums, interval, ranking_parts, score_rows
-from rewards_fn import box_iou, format, score_agreement
+from evaluation.metrics import METRICS, GroupSums, group_sums, interval, ranking_parts, score_rows
+from rewards_fn import box_iou, format, load_rewards, score_agreement
 from spatial_edit_reward import Spec, render
 
 SPEC = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=320)
@@ -91,3 +91,25 @@ def test_intervals_resample_groups_and_pair_differences():
 def test_a_metric_without_rows_is_undefined():
     nothing = GroupSums(np.zeros(4), np.zeros(4))
     assert interval(nothing, 100, 0) == {"mean": None, "low": None, "high": None}
+
+
+def test_an_interval_holds_95_percent():
+    values = np.random.default_rng(1).normal(size=400)
+    figures = interval(GroupSums(values, np.ones(400)), 4000, 0)
+    assert math.isclose(figures["high"] - figures["low"], 2 * 1.96 * values.std() / 20, rel_tol=0.04)
+
+
+def brevity(completions, task, **kwargs):
+    """A reward of one's own: it applies to `sc` alone."""
+    texts = [completion[0]["content"] for completion in completions]
+    return [float(len(text) < 10) if of == "sc" else None for text, of in zip(texts, task, strict=True)]
+
+
+def test_a_reward_of_ones_own_is_a_metric_and_in_the_weighted_reward():
+    rewards = load_rewards(["format", "tests.evaluation.test_metrics:brevity"])
+    completions = [render(r["task"], r["reference"]) if i else "nothing" for i, r in enumerate(ROWS)]
+    scored = score_rows(ROWS, completions, rewards, [1.0, 3.0], SPEC)
+    sums = group_sums(ROWS, scored, [False] * len(ROWS), SPEC)
+    assert list(sums) == [*METRICS, "brevity"]
+    assert sums["brevity"].mean == 0.5 and sums["brevity"].denominator.sum() == 2
+    assert [values["reward"] for values in scored] == [0.75, 1.0, 0.25, 1.0]

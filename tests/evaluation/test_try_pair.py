@@ -9,7 +9,7 @@ from PIL import Image
 
 from evaluation.try_pair import overall, read_answer, try_pair
 from spatial_edit_reward import load_spec
-from spatial_edit_reward.inference.generation import Completion
+from spatial_edit_reward.inference.request import Response
 from spatial_edit_reward.pages import drawable_boxes
 from tests.conftest import BASE, run_stage
 from tests.data.broken_rows import PQ, SC
@@ -17,14 +17,14 @@ from tests.data.broken_rows import PQ, SC
 
 def test_an_answer_is_read_as_far_as_it_goes(small_data):
     spec = load_spec(small_data)
-    good = read_answer("sc", Completion(json.dumps(SC), False), spec)
+    good = read_answer("sc", Response(json.dumps(SC), False), spec)
     assert good.scores == (20, 15) and good.notes == [] and good.named_scores == {"success": "20", "over-editing": "15"}
-    fenced = read_answer("pq", Completion(f"```json\n{json.dumps(PQ)}\n```", False), spec)
+    fenced = read_answer("pq", Response(f"```json\n{json.dumps(PQ)}\n```", False), spec)
     assert fenced.scores == (18, 22) and "repair" in fenced.notes[0]
-    cut = read_answer("sc", Completion(json.dumps(SC)[:-12], True), spec)
+    cut = read_answer("sc", Response(json.dumps(SC)[:-12], True), spec)
     assert cut.scores is None and cut.verdict is None and cut.notes[0] == "cut off at the token limit"
     assert cut.named_scores == {"success": "–", "over-editing": "–"}
-    high = read_answer("pq", Completion(json.dumps({**PQ, "score": [18, 99]}), False), spec)
+    high = read_answer("pq", Response(json.dumps({**PQ, "score": [18, 99]}), False), spec)
     assert high.scores is None and "two_scores_in_range" in high.notes[0]
     assert overall([good, cut], spec) is None
     assert 0 < overall([good, fenced], spec) < 1

@@ -2,12 +2,12 @@
 
 import pytest
 
-from evaluation.benchmarks.synthetic import write_benchmarks
-
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory):
     """Folder of the four benchmarks, 5 groups of each and of each size."""
+    from evaluation.benchmarks.draw import write_benchmarks
+
     folder = tmp_path_factory.mktemp("drawn")
     write_benchmarks(folder, 5)
     return folder

@@ -1,12 +1,18 @@
-"""Result files of real plans, answered by a function instead of a model."""
+"""Files of responses of real plans, answered by a function instead of a model."""
 
-from evaluation.benchmarks.plan import names
-from evaluation.benchmarks.scores import read_run
+from evaluation.responses import load_responses
 from spatial_edit_reward import Spec, render
 from spatial_edit_reward.inference.request import Response
-from spatial_edit_reward.inference.store import ask_all, start
+from spatial_edit_reward.inference.store import create, generate_missing
 
 SPEC = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=320)
+
+
+def read_plan(bench, folder, count=None, seed=0):
+    """The plan of the first `count` samples of a drawn benchmark in `folder`."""
+    from evaluation.benchmarks.samples import plan_samples, read_samples
+
+    return plan_samples(read_samples(bench, str(folder / bench))[:count], SPEC, seed)
 
 
 def verdict(task, scores):
@@ -14,7 +20,7 @@ def verdict(task, scores):
     return render(task, reference)
 
 
-def head(bench, rows, **more):
+def make_header(bench, rows, **changes):
     return {
         "bench": bench,
         "model": "m",
@@ -27,18 +33,18 @@ def head(bench, rows, **more):
         "rewards": {"entries": ["box_iou", "score_agreement", "format"], "weights": [2.0, 1.0, 1.0]},
         "spec": SPEC.model_dump(mode="json"),
         "rows": rows,
-    } | more
+    } | changes
 
 
-def saved(file, made_head, plan, said):
-    """A result file of `plan` with what `said(question)` answers; None leaves it out."""
+def write_run(file, header, plan, answer):
+    """The responses to `plan` that `answer(request)` gives, a text or a Response; None leaves one out."""
 
-    def ask(questions):
-        for question in questions:
-            text = said(question)
+    def backend(requests):
+        for request in requests:
+            text = answer(request)
             if text is not None:
-                yield question, text if isinstance(text, Response) else Response(text, False)
+                yield request, text if isinstance(text, Response) else Response(text, False)
 
-    start(file, made_head, True)
-    ask_all(file, names(plan, made_head["samples"]), plan.question, ask, 8, "asked")
-    return read_run(file)
+    create(file, header, overwrite=True)
+    generate_missing(file, plan.names(header["samples"]), plan.request, backend, 8, "test")
+    return load_responses(file)

@@ -4,9 +4,7 @@ import json
 import shutil
 
 import pytest
-from datasets import Dataset, Image, List
 
-from evaluation.benchmarks.run import folder_of
 from evaluation.benchmarks.score import PARTIAL_STATUS
 from tests.conftest import BASE, ROOT, run_stage, write_recipe
 from tests.endpoint import chat
@@ -29,7 +27,7 @@ def test_a_benchmark_from_pictures_to_the_report(drawn, small_data, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     folder = run / "benchmarks" / "mmrb2" / "recipes-tiny-base"
     scores = json.loads((folder / "scores.json").read_text())
-    # a base that says no verdicts: every answer there, none readable, every pair wrong
+    # a base that writes no verdicts: every answer there, none readable, every pair wrong
     assert scores["honest"]["coverage"] == 1 and scores["honest"]["unparsed_rate"] == 1
     assert scores["honest"]["pair_accuracy"] == 0 and scores["published"]["total_pairs"] == 5
     report = (run / "benchmarks" / "report.md").read_text()
@@ -40,11 +38,13 @@ def test_a_benchmark_from_pictures_to_the_report(drawn, small_data, tmp_path):
     assert bench(recipe, drawn, small_data).returncode == 0
     assert (folder / "verdicts.jsonl").read_bytes() == before
 
+    from datasets import Dataset, Image, List
+
     rows = Dataset.from_parquet(str(drawn / "mmrb2" / "edit" / "test-00000-of-00001.parquet"))
     rows = rows.cast_column("response_b_images", List(Image(decode=False)))
     broken = tmp_path / "broken"
     spoilt = rows.map(
-        lambda row, place: {"response_b_images": [] if place == 0 else row["response_b_images"]}, with_indices=True
+        lambda row, i: {"response_b_images": [] if i == 0 else row["response_b_images"]}, with_indices=True
     )
     broken.mkdir()
     spoilt.to_parquet(str(broken / "edit.parquet"))
@@ -53,7 +53,7 @@ def test_a_benchmark_from_pictures_to_the_report(drawn, small_data, tmp_path):
     done = bench(recipe, broken, small_data, "--overwrite")
     assert done.returncode == PARTIAL_STATUS and not (folder / "scores.json").exists()
     first = rows[0]["pair_id"]
-    assert f"{first} {first}_B: no picture there" in done.stderr and "no result below full coverage" in done.stderr
+    assert f"{first} {first}_B: no image there" in done.stderr and "no result below full coverage" in done.stderr
     done = bench(recipe, broken, small_data, "--partial")
     assert done.returncode == PARTIAL_STATUS
     assert "PARTIAL, 80.0%" in (run / "benchmarks" / "report.md").read_text()
@@ -91,11 +91,12 @@ def test_an_endpoint_is_asked_again_for_what_it_failed_to_answer_and_the_cost_is
     assert done.returncode == 1 and "--extra_body: Invalid JSON" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_the_folder_says_who_was_asked_and_how(tmp_path):
-    from evaluation.benchmarks.run import BenchmarkConfig
+def test_the_folder_names_the_model_and_how_it_is_asked(tmp_path):
+    from evaluation.benchmarks.run import output_folder
+    from evaluation.options import BenchmarkConfig
     from evaluation.recipe import EvalRecipe
 
     recipe = EvalRecipe(run_dir=tmp_path, base="b", rewards_from=tmp_path, batch_size=8)
-    asking = BenchmarkConfig(bench="merbench", model="org/Name-8B", batch_size=8, samples=4)
-    assert folder_of(recipe, "merbench", asking) == tmp_path / "benchmarks" / "merbench" / "org-Name-8B.avg4"
-    assert folder_of(recipe, "heldout", asking, blind=True).name == "org-Name-8B.avg4.blind"
+    config = BenchmarkConfig(bench="merbench", config=tmp_path, model="org/Name-8B", samples=4)
+    assert output_folder(recipe, "merbench", config) == tmp_path / "benchmarks" / "merbench" / "org-Name-8B.avg4"
+    assert output_folder(recipe, "heldout", config, blind=True).name == "org-Name-8B.avg4.blind"

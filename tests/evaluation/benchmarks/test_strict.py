@@ -1,4 +1,4 @@
-"""Honest figures on cases computed by hand; and for all: no order of candidates helps, a constant scorer gets chance."""
+"""Strict figures on cases computed by hand; and for all: no order of candidates helps, a constant scorer gets chance."""
 
 import math
 from itertools import permutations
@@ -6,7 +6,15 @@ from itertools import permutations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.benchmarks.strict import FIGURES, Scored, chance, honest, means, pairwise_by_dimension, sample_parts
+from evaluation.benchmarks.strict import (
+    FIGURES,
+    ScoredSample,
+    chance,
+    means,
+    pairwise_by_dimension,
+    sample_parts,
+    strict_figures,
+)
 
 LEVELS = st.sampled_from([None, 0.0, 0.5, 1.0])
 
@@ -24,8 +32,8 @@ def test_three_candidates_with_a_tie_by_hand():
     assert found["exact_order"] == 0 and found["top1_accuracy"] == 1 and found["tie_rate"] == 1
     # tau-b: 2 pairs in order, none against, one tied in the scores: 2 / sqrt(3 * 2)
     assert math.isclose(found["kendall_tau_b"], 2 / math.sqrt(6))
-    # NDCG: the two tied share the discounts of places 2 and 3; gains 3, 2, 1
-    discounts = [1 / math.log2(place + 2) for place in range(3)]
+    # NDCG: the two tied share the discounts of positions 2 and 3; gains 3, 2, 1
+    discounts = [1 / math.log2(i + 2) for i in range(3)]
     ideal = 3 * discounts[0] + 2 * discounts[1] + discounts[2]
     assert math.isclose(found["ndcg"], (3 * discounts[0] + 1.5 * (discounts[1] + discounts[2])) / ideal)
 
@@ -40,7 +48,12 @@ def test_pairs_that_people_called_a_tie_are_not_asked_for():
     assert sample_parts((0, 0), (0.9, 0.1)) == {"tie_rate": (0.0, 1.0)}
     assert sample_parts((0, 0, 1), (0.9, 0.1, 0.0))["pair_accuracy"] == (2.0, 2.0)
     assert "top1_accuracy" not in sample_parts((0, 0, 1), (0.9, 0.1, 0.0))
-    assert honest([Scored("a", (0, 0), (1.0, 0.0)), Scored("b", (0, 1), (1.0, 0.0))], 20, 0)["undecided_pairs"] == 1
+    assert (
+        strict_figures([ScoredSample("a", (0, 0), (1.0, 0.0)), ScoredSample("b", (0, 1), (1.0, 0.0))], 20, 0)[
+            "undecided_pairs"
+        ]
+        == 1
+    )
 
 
 @settings(deadline=None)  # the first call of scipy on a busy machine
@@ -58,7 +71,7 @@ def test_no_order_of_the_candidates_changes_a_figure(sample):
 @settings(deadline=None)  # the first call of scipy on a busy machine
 @given(st.lists(samples(), min_size=1, max_size=8), st.floats(0, 1))
 def test_a_constant_scorer_gets_chance_at_half_credit_and_nothing_elsewhere(found, constant):
-    flat = [Scored(str(n), ranks, (constant,) * len(ranks)) for n, (ranks, _) in enumerate(found)]
+    flat = [ScoredSample(str(n), ranks, (constant,) * len(ranks)) for n, (ranks, _) in enumerate(found)]
     figures, level = means(flat), chance(flat)
     assert figures["tie_rate"] == 1
     if level["pair_accuracy"] is None:
@@ -72,11 +85,11 @@ def test_a_constant_scorer_gets_chance_at_half_credit_and_nothing_elsewhere(foun
 @given(st.lists(samples(), min_size=1, max_size=8))
 def test_the_true_order_gets_everything_and_no_figure_leaves_its_range(found):
     perfect = means(
-        [Scored(str(n), ranks, tuple(-float(rank) for rank in ranks)) for n, (ranks, _) in enumerate(found)]
+        [ScoredSample(str(n), ranks, tuple(-float(rank) for rank in ranks)) for n, (ranks, _) in enumerate(found)]
     )
     for name in ("pair_accuracy", "pair_accuracy_half", "exact_order", "top1_accuracy", "kendall_tau_b", "ndcg"):
         assert perfect[name] is None or math.isclose(perfect[name], 1)
-    figures = means([Scored(str(n), *sample) for n, sample in enumerate(found)])
+    figures = means([ScoredSample(str(n), *sample) for n, sample in enumerate(found)])
     for name in FIGURES:
         assert figures[name] is None or -1 - 1e-9 <= figures[name] <= 1 + 1e-9
 
@@ -84,36 +97,37 @@ def test_the_true_order_gets_everything_and_no_figure_leaves_its_range(found):
 def test_chance_is_the_mean_over_all_orders():
     for ranks in ((0, 1), (0, 1, 2), (0, 0, 1), (0, 1, 2, 3)):
         orders = [
-            Scored(str(n), ranks, tuple(map(float, order))) for n, order in enumerate(permutations(range(len(ranks))))
+            ScoredSample(str(n), ranks, tuple(map(float, order)))
+            for n, order in enumerate(permutations(range(len(ranks))))
         ]
-        expected, level = means(orders), chance([Scored("a", ranks, (None,) * len(ranks))])
+        expected, level = means(orders), chance([ScoredSample("a", ranks, (None,) * len(ranks))])
         for name, value in level.items():
             assert (value is None) == (expected[name] is None)
             assert value is None or math.isclose(expected[name], value, abs_tol=1e-12)
 
 
 def test_intervals_resample_groups_and_coverage_counts_what_was_answered():
-    many = [Scored(str(n), (0, 1), (1.0, float(n % 2) * 2), group=str(n // 10)) for n in range(100)]
-    alone = [Scored(str(n), (0, 1), (1.0, float(n % 2) * 2)) for n in range(100)]
-    grouped, single = honest(many, 400, 0), honest(alone, 400, 0)
+    many = [ScoredSample(str(n), (0, 1), (1.0, float(n % 2) * 2), group=str(n // 10)) for n in range(100)]
+    alone = [ScoredSample(str(n), (0, 1), (1.0, float(n % 2) * 2)) for n in range(100)]
+    grouped, single = strict_figures(many, 400, 0), strict_figures(alone, 400, 0)
     assert grouped["pair_accuracy"] == single["pair_accuracy"] == 0.5
     # every group holds five of each: resampling groups shows no spread, resampling samples does
     assert grouped["intervals"]["pair_accuracy"] == [0.5, 0.5]
     low, high = single["intervals"]["pair_accuracy"]
     assert math.isclose(high - low, 2 * 1.96 * 0.05, rel_tol=0.2)
-    partial = honest([*alone[:3], Scored("x", (0, 1), (None, 1.0), complete=False)], 20, 0)
+    partial = strict_figures([*alone[:3], ScoredSample("x", (0, 1), (None, 1.0), complete=False)], 20, 0)
     assert partial["coverage"] == 0.75 and partial["samples"] == 4
-    unreadable = honest([Scored("x", (0, 1), (None, 1.0))], 20, 0)  # answered, but not readable: wrong
+    unreadable = strict_figures([ScoredSample("x", (0, 1), (None, 1.0))], 20, 0)  # answered, but not readable: wrong
     assert unreadable["coverage"] == 1 and unreadable["pair_accuracy"] == 0
 
 
 def test_micro_accuracy_has_every_pair_in_its_denominator():
     pairs = [
-        Scored("1", (0, 1), (2.0, 1.0), "add", "overall"),
-        Scored("2", (0, 1), (1.0, 1.0), "add", "overall"),
-        Scored("3", (0, 1), (None, 1.0), "move", "overall", complete=False),
-        Scored("4", (0, 1), (2.0, 1.0), "move", "overall"),
-        Scored("5", (0, 1), (1.0, 2.0), "move", "consistency"),
+        ScoredSample("1", (0, 1), (2.0, 1.0), "add", "overall"),
+        ScoredSample("2", (0, 1), (1.0, 1.0), "add", "overall"),
+        ScoredSample("3", (0, 1), (None, 1.0), "move", "overall", complete=False),
+        ScoredSample("4", (0, 1), (2.0, 1.0), "move", "overall"),
+        ScoredSample("5", (0, 1), (1.0, 2.0), "move", "consistency"),
     ]
     found = pairwise_by_dimension(pairs, ("prompt_following", "consistency", "overall"))
     assert found["micro_accuracies"] == {"prompt_following": None, "consistency": 0.0, "overall": 0.5}
