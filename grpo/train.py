@@ -13,9 +13,16 @@ from trl import GRPOConfig, GRPOTrainer, ModelConfig, get_peft_config
 from data.rows import for_training, load_rows
 from grpo.reward_std import frac_reward_zero_std
 from grpo.samples import SamplePages
-from pipeline.checkpoints import SpecBesideCheckpoints, last_checkpoint, save_trained
+from pipeline.checkpoints import last_checkpoint
 from pipeline.distributed import engine_of, free_memory_and_shutdown, on_main_process, parameters, start_engine
-from pipeline.model import Inputs, no_vision_tokens, quantization, trained_parameters
+from pipeline.model import (
+    Inputs,
+    SpecBesideCheckpoints,
+    no_vision_tokens,
+    quantization,
+    save_trained,
+    trained_parameters,
+)
 from pipeline.random_weights import StepMeter, random_inputs, time_steps
 from rewards_fn.load import Reward
 from spatial_edit_reward import load_spec

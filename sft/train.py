@@ -9,9 +9,9 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
 from data.rows import for_training, load_rows
 from export.merge import merge
-from pipeline.checkpoints import SpecBesideCheckpoints, last_checkpoint, save_trained
+from pipeline.checkpoints import last_checkpoint
 from pipeline.distributed import engine_of, free_memory_and_shutdown, on_main_process, parameters, start_engine
-from pipeline.model import Inputs, quantization, trained_parameters
+from pipeline.model import Inputs, SpecBesideCheckpoints, quantization, save_trained, trained_parameters
 from pipeline.random_weights import random_inputs, time_steps
 from spatial_edit_reward import load_spec
 from spatial_edit_reward.errors import UserError

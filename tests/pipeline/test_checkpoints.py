@@ -1,19 +1,24 @@
 """Which checkpoint a run goes on from, when the newest was cut off at any file."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
-from pipeline.checkpoints import is_whole, last_whole_checkpoint, save_trained
+from pipeline.checkpoints import incomplete_file, last_checkpoint
+from spatial_edit_reward import Spec
 from spatial_edit_reward.errors import UserError
-from tools.tiny_base.model import SPEC
+
+SPEC = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=320)
 
 
 def write_checkpoint(folder, step):
+    import torch
+    from safetensors.torch import save_file
+
     checkpoint = folder / f"checkpoint-{step}"
     checkpoint.mkdir(parents=True)
     save_file({"w": torch.zeros(64)}, checkpoint / "adapter_model.safetensors")
@@ -38,7 +43,7 @@ FILES = [
 @pytest.mark.parametrize("left", [0, 0.5, None])
 def test_a_checkpoint_cut_off_at_any_file_is_passed_over(tmp_path, name, left, capsys):
     old, new = write_checkpoint(tmp_path, 9), write_checkpoint(tmp_path, 10)
-    assert last_whole_checkpoint(tmp_path, 1) == new
+    assert last_checkpoint(tmp_path, 1) == new
     file = new / name
     if left is None and name in ("scheduler.pt", "rng_state.pth", "adapter_model.safetensors"):
         pytest.skip("the Trainer writes its state after these: a checkpoint that lacks one lacks the state too")
@@ -48,45 +53,88 @@ def test_a_checkpoint_cut_off_at_any_file_is_passed_over(tmp_path, name, left, c
         file.write_bytes(file.read_bytes()[: int(left * file.stat().st_size)])
         if name == "verdict.json" and left:
             assert file.read_text() == "{"
-    assert not is_whole(new)
-    assert last_whole_checkpoint(tmp_path, 1) == old
-    assert not new.exists() and "checkpoint-10 is not whole" in capsys.readouterr().out
+    assert incomplete_file(new) == (name if left is not None or name != "optimizer.pt" else "the optimizer's state")
+    assert last_checkpoint(tmp_path, 1) == old
+    out = capsys.readouterr().out
+    assert not new.exists() and "checkpoint-10 is incomplete (" in out and out.count("removed") == 1
+
+
+class BrokenDisk:
+    """Lets files be opened, but not read, that are named here."""
+
+    def __init__(self, monkeypatch, *files):
+        self.files, self.open = {str(file) for file in files}, Path.open
+        monkeypatch.setattr(Path, "open", lambda path, *args, **options: self.opened(path, *args, **options))
+        monkeypatch.setattr(Path, "read_text", lambda path, *args: self.opened(path).read())
+
+    def opened(self, path, *args, **options):
+        if str(path) in self.files:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return self.open(path, *args, **options)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_checkpoint_that_cannot_be_read_is_set_aside_and_kept(tmp_path, name, monkeypatch, capsys):
+    old, new = write_checkpoint(tmp_path, 9), write_checkpoint(tmp_path, 12)
+    with monkeypatch.context() as disk:
+        BrokenDisk(disk, new / name)
+        assert last_checkpoint(tmp_path, 1) == old
+    aside = tmp_path / "unreadable-checkpoint-12"
+    assert aside not in tmp_path.glob("checkpoint-*")  # which the Trainer would remove in time (save_total_limit)
+    assert not new.exists() and incomplete_file(aside) is None
+    (line, _) = capsys.readouterr().out.splitlines()
+    assert "checkpoint-12 cannot be read" in line and "Input/output error" in line and aside.name in line
+    # the disk is well again: once renamed back, it is gone on from; and a second failure does not overwrite the first
+    again = write_checkpoint(tmp_path, 12)
+    with monkeypatch.context() as disk:
+        BrokenDisk(disk, again / name)
+        assert last_checkpoint(tmp_path, 1) == old
+    assert incomplete_file(tmp_path / "unreadable-checkpoint-12-1") is None
+    aside.rename(new)
+    assert last_checkpoint(tmp_path, 1) == new
 
 
 def test_no_checkpoint(tmp_path):
-    assert last_whole_checkpoint(tmp_path, 1) is None
+    assert last_checkpoint(tmp_path, 1) is None
 
 
 @pytest.mark.parametrize("name", ["optimizer.bin", "optimizer_0", "global_step9"])
-def test_a_checkpoint_of_an_engine_is_whole(tmp_path, name):
+def test_a_checkpoint_of_an_engine_is_complete(tmp_path, name):
     checkpoint = write_checkpoint(tmp_path, 9)
     (checkpoint / "optimizer.pt").unlink()
-    assert not is_whole(checkpoint)
+    assert incomplete_file(checkpoint) == "the optimizer's state"
+    import torch
+
     if name.endswith(".bin"):
         torch.save({"state": torch.zeros(64)}, checkpoint / name)
     else:
         (checkpoint / name).mkdir()
-    assert is_whole(checkpoint)
+    assert incomplete_file(checkpoint) is None
 
 
 def test_a_run_goes_on_only_with_as_many_processes(tmp_path):
     checkpoint = write_checkpoint(tmp_path, 9)
     (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_0.pth")
+    import torch
+
     torch.save({}, checkpoint / "rng_state_1.pth")
-    assert last_whole_checkpoint(tmp_path, 2) == checkpoint
+    assert last_checkpoint(tmp_path, 2) == checkpoint
     with pytest.raises(UserError, match=r"checkpoint-9 was written by 2 processes, this run has 4.*OVERWRITE=1"):
-        last_whole_checkpoint(tmp_path, 4)
+        last_checkpoint(tmp_path, 4)
     assert checkpoint.exists()
 
 
-def trainer_that_saves(tensors):
-    """What `save_trained` needs of a trainer, with a model of 20 trained parameters, which saves `tensors`."""
+def trainer_that_saves(tensors, tied=False):
+    """What `save_trained` needs of a trainer, with a model of 20 trained parameters, which saves `tensors` by shape."""
+    import torch
+    from safetensors.torch import save_file
+
     model = torch.nn.Linear(3, 5)
-    model.config = SimpleNamespace(tie_word_embeddings=False)
+    model.config = SimpleNamespace(tie_word_embeddings=tied)
 
     def save_model(folder):
         Path(folder).mkdir(parents=True)
-        save_file(tensors, Path(folder) / "model.safetensors")
+        save_file({name: torch.zeros(shape) for name, shape in tensors.items()}, Path(folder) / "model.safetensors")
 
     accelerator = SimpleNamespace(unwrap_model=lambda model: model)
     return SimpleNamespace(
@@ -95,10 +143,23 @@ def trainer_that_saves(tensors):
 
 
 def test_weights_that_were_not_gathered_are_refused(tmp_path):
-    whole = {"weight": torch.zeros(5, 3), "bias": torch.zeros(5)}
+    from pipeline.model import save_trained
+
+    whole = {"weight": (5, 3), "bias": (5,)}
     folder = save_trained(trainer_that_saves(whole), tmp_path / "a", SPEC)
     assert folder == tmp_path / "a" / "weights" and (folder / "verdict.json").exists()
     with pytest.raises(UserError, match="15 parameters were saved of 20: the engine must gather"):
         save_trained(trainer_that_saves({"weight": whole["weight"]}), tmp_path / "b", SPEC)
     with pytest.raises(UserError, match="bias is empty"):
-        save_trained(trainer_that_saves({**whole, "bias": torch.zeros(0)}), tmp_path / "c", SPEC)
+        save_trained(trainer_that_saves({**whole, "bias": (0,)}), tmp_path / "c", SPEC)
+
+
+def test_an_output_layer_that_is_tied_to_the_embeddings_counts_once(tmp_path):
+    """Some engines write both: 20 parameters of the model, and 15 once more."""
+    from pipeline.model import save_trained
+
+    stored = {"weight": (5, 3), "bias": (5,), "lm_head.weight": (5, 3)}
+    folder = save_trained(trainer_that_saves(stored, tied=True), tmp_path / "tied", SPEC)
+    assert (folder / "verdict.json").exists()
+    with pytest.raises(UserError, match="35 parameters were saved of 20"):
+        save_trained(trainer_that_saves(stored, tied=False), tmp_path / "untied", SPEC)

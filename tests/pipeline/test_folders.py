@@ -1,4 +1,4 @@
-"""Folders and fingerprints: never half of one, never reused for something else, never somebody else's, one process at a time."""
+"""Folders and fingerprints: never half of one, never the user's own, never reused for something else, one process at a time."""
 
 import errno
 import json
@@ -86,7 +86,7 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_a_folder_that_no_stage_wrote_is_never_touched(foreign, atomic, overwrite):
     with (
-        pytest.raises(UserError, match="mine holds files of another origin.*nothing in it was touched") as error,
+        pytest.raises(UserError, match=r"mine holds files of another origin.*nothing in it was touched") as error,
         stage_output(foreign, lambda: {"a": 1}, overwrite=overwrite, atomic=atomic),
     ):
         raise AssertionError("it was to be refused")
@@ -99,7 +99,7 @@ def test_a_folder_that_no_stage_wrote_is_never_touched(foreign, atomic, overwrit
 def test_a_fingerprint_of_another_program_does_not_make_a_folder_ours(foreign):
     (foreign / "fingerprint.json").write_text('{"sha": "1"}')
     with (
-        pytest.raises(UserError, match="fingerprint.json: cannot be read"),
+        pytest.raises(UserError, match=r"fingerprint\.json: cannot be read"),
         stage_output(foreign, dict, overwrite=True),
     ):
         pass
