@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from spatial_edit_reward import Task
 from spatial_edit_reward.boxes import Box, true_boxes, valid_box
 from spatial_edit_reward.parser import Completion, parse_or_none
+from spatial_edit_reward.schema import Task
 
 
 def pairwise_iou(boxes: Sequence[Box], others: Sequence[Box]) -> np.ndarray:
@@ -20,7 +20,7 @@ def pairwise_iou(boxes: Sequence[Box], others: Sequence[Box]) -> np.ndarray:
 
 
 def credit(overlap: np.ndarray, power: float, thresholds: Sequence[float] | None) -> np.ndarray:
-    """What matched pairs of IoU `overlap` earn, 0..1: overlap^power, or the share of `thresholds` that each reaches.
+    """What matched pairs of IoU `overlap` (any shape) earn, 0..1: overlap^power, or the share of `thresholds` reached.
 
     A power below 1 gives near misses partial credit; boxes that do not touch still earn exactly 0.
     """
@@ -60,17 +60,30 @@ def box_iou(
 ) -> list[float | None]:
     """Matched IoU of each completion's regions with its reference's, 0..1; see `matched_iou`.
 
-    None on `pq` rows and where the reference's `edit_region` is null (unknown). An unparsed completion earns 0.
-    `power` (above 0) and `thresholds` (each in 0..1, 0 excluded): see `credit`; one of the two at most. Raises ValueError
-    where they are not so.
+    Args:
+        completions: a text or a TRL message list per row.
+        reference: per row, "edit_region": a list of regions with valid boxes, or null where they are unknown.
+        task: "sc" or "pq" per row.
+        power: above 0; thresholds: each in 0..1, 0 excluded. See `credit`; one of the two at most.
+
+    Returns:
+        None on `pq` rows and where the reference's regions are unknown; 0 for an unparsed completion.
+
+    Raises:
+        ValueError: a power or thresholds out of range, or both.
+
+    >>> reference = {"edit_region": [{"id": 0, "label": "cup", "bbox_2d": [0, 0, 100, 100]}]}
+    >>> completion = '{"edit_region": [{"bbox_2d": [0, 0, 50, 100]}], "reasoning": "", "score": []}'
+    >>> box_iou([completion], [reference], task=["sc"])
+    [0.5]
     """
     if power <= 0 or (thresholds is not None and (power != 1.0 or not thresholds)):
         raise ValueError("box_iou: give a power above 0, or a list of thresholds, not both")
     if not all(0 < threshold <= 1 for threshold in thresholds or ()):
         raise ValueError(f"box_iou: thresholds {thresholds} must be above 0 and at most 1")
     rewards: list[float | None] = []
-    for completion, truth, kind in zip(completions, reference, task, strict=True):
-        if kind != "sc" or truth["edit_region"] is None:
+    for completion, row, kind in zip(completions, reference, task, strict=True):
+        if kind != "sc" or row["edit_region"] is None:
             rewards.append(None)
             continue
         verdict = parse_or_none(completion, kind)
@@ -78,5 +91,5 @@ def box_iou(
             rewards.append(0.0)
             continue
         predicted = [valid_box(region) for region in verdict.edit_region or ()]
-        rewards.append(matched_iou(predicted, true_boxes(truth), power, thresholds))
+        rewards.append(matched_iou(predicted, true_boxes(row), power, thresholds))
     return rewards

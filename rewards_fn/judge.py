@@ -102,6 +102,10 @@ async def judge(
 
     Raises:
         ValueError: a number out of range. OSError: the cache folder cannot be made.
+
+    >>> endpoint = {"model": "m", "base_url": "http://localhost:8000/v1", "cache": None}
+    >>> asyncio.run(judge(["no verdict"], images=[[]], instruction=["Remove the cup."], task=["sc"], **endpoint))
+    [0.0]
     """
     if concurrency < 1 or deadline <= 0 or retries < 0:
         raise ValueError("judge: concurrency must be at least 1, deadline above 0 and retries at least 0")
@@ -113,9 +117,7 @@ async def judge(
     def make_requests() -> list[tuple[str, dict[str, Any]] | None]:
         """Of each completion its request with a key, the same for the same request; None where it is unparsed."""
         requests: list[tuple[str, dict[str, Any]] | None] = []
-        for completion, shown, order, kind, limits in zip(
-            completions, images, instruction, task, ranges, strict=True
-        ):
+        for completion, shown, order, kind, limits in zip(completions, images, instruction, task, ranges, strict=True):
             verdict = parse_or_none(completion, kind)
             if verdict is None:
                 requests.append(None)
@@ -145,7 +147,9 @@ async def judge(
         distinct = dict(request for request in requests if request is not None)
         tasks = {key: group.create_task(outcome_of(key, request)) for key, request in distinct.items()}
     outcomes = [None if request is None else tasks[request[0]].result() for request in requests]
-    _report([outcome for outcome in outcomes if outcome is not None], len(outcomes), f"{model} at {base_url}", log_metric)
+    _report(
+        [outcome for outcome in outcomes if outcome is not None], len(outcomes), f"{model} at {base_url}", log_metric
+    )
     return [0.0 if outcome is None else outcome.value for outcome in outcomes]
 
 
@@ -154,9 +158,12 @@ def _report(
 ) -> None:
     """Logs the shares of `count` completions by kind, and one warning where some have no number."""
     counts = Counter(outcome.kind for outcome in outcomes)
-    for kind in ("failed", "unreadable", "cached") if log_metric is not None else ():
-        log_metric(f"judge/{kind}", counts[kind] / max(1, count))
+    if log_metric is not None:
+        for kind in ("failed", "unreadable", "cached"):
+            log_metric(f"judge/{kind}", counts[kind] / max(1, count))
     reasons = [outcome.reason for outcome in outcomes if outcome.value is None]
     if reasons:
-        numbers = f"{len(reasons)} of {count} completions ({counts['failed']} failed, {counts['unreadable']} unreadable)"
+        numbers = (
+            f"{len(reasons)} of {count} completions ({counts['failed']} failed, {counts['unreadable']} unreadable)"
+        )
         logger.warning("judge %s: no number for %s; the first: %s", endpoint, numbers, reasons[0])

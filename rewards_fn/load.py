@@ -92,14 +92,12 @@ def load_rewards(entries: Sequence[Any], score_range: ScoreRange = DEFAULT_SCORE
     """
     if not entries:
         raise ValueError(f"reward_funcs: at least one reward is needed; known: {', '.join(KNOWN)}")
-    rewards: list[Reward] = []
-    for entry in entries:
-        reward = _load(entry, score_range)
-        name, before = reward_names([reward])[0], reward_names(rewards)
-        if name in before:  # two keywords of one reward, or two modules' functions of one name: logs tell them apart
-            reward = functools.update_wrapper(functools.partial(reward), reward)
-            reward.__name__ = f"{name}_{before.count(name) + 1}"
-        rewards.append(reward)
+    rewards = [_load(entry, score_range) for entry in entries]
+    names = reward_names(rewards)
+    for i, name in enumerate(names):
+        if name in names[:i]:  # one reward with other keywords, or two modules' functions: logs tell them apart
+            rewards[i] = functools.update_wrapper(functools.partial(rewards[i]), rewards[i])
+            rewards[i].__name__ = f"{name}_{names[: i + 1].count(name)}"
     return rewards
 
 
