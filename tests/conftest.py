@@ -41,7 +41,9 @@ def quiet() -> dict[str, str]:
 
 def write_recipe(file: Path, stage: str, **changes: object) -> Path:
     """The tiny recipe of `stage`, with changes, as a new file; `...` removes a key."""
-    recipe = {**yaml.safe_load((ROOT / "recipes" / "tiny" / f"{stage}.yaml").read_text()), **changes}
+    from pipeline.recipe import read_yaml
+
+    recipe = {**read_yaml(ROOT / "recipes" / "tiny" / f"{stage}.yaml"), **changes}
     file.write_text(yaml.safe_dump({key: value for key, value in recipe.items() if value is not ...}))
     return file
 

@@ -3,9 +3,9 @@
 import shutil
 
 import pytest
-import yaml
 
 from pipeline.fingerprint import hash_model, mark_finished
+from pipeline.recipe import read_yaml
 from spatial_edit_reward import Spec, save_spec
 from spatial_edit_reward.files import write_json
 from tests.conftest import BASE, ROOT
@@ -86,7 +86,7 @@ def run(small_data, adapters, tmp_path_factory):
     shutil.copytree(small_data, folder / "data")
     for stage, adapter in zip(("sft", "grpo"), adapters, strict=True):
         shutil.copytree(adapter, folder / stage / "adapter")
-        recipe = yaml.safe_load((ROOT / "recipes" / "tiny" / f"{stage}.yaml").read_text())
+        recipe = read_yaml(ROOT / "recipes" / "tiny" / f"{stage}.yaml")
         mark_finished(folder / stage, {"recipe": {**recipe, "model_name_or_path": str(BASE)}})
         history = [{"step": step, "loss": 2.0 / step, "rewards/box_iou/mean": step / 9} for step in range(1, 5)]
         write_json(
