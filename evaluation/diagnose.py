@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import PartialState
 from datasets import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
@@ -31,7 +29,7 @@ from spatial_edit_reward.files import write_json
 from spatial_edit_reward.images import fit
 from spatial_edit_reward.inference.backends import load_model_spec
 from spatial_edit_reward.inference.generation import generate_batch
-from spatial_edit_reward.inference.model import load_model, load_processor
+from spatial_edit_reward.inference.model import load_for_inference
 from spatial_edit_reward.pages import drawable_boxes, render_page
 from spatial_edit_reward.parser import parse_or_none
 
@@ -157,8 +155,7 @@ def diagnose(model_name: str, spec: Spec, rows: Dataset, count: int, folder: Pat
 
     Rows whose verdict is cut off or unparsed are left out and counted. Raises UserError where none is left.
     """
-    processor = load_processor(model_name, spec)
-    model = load_model(model_name, "auto", "eager").to(PartialState(cpu=not torch.cuda.is_available()).device)
+    model, processor = load_for_inference(model_name, spec, attention="eager")
     measured, cards, left_out = [], [], []
     for i in tqdm(spread_evenly(rows, count), desc="attention", unit="row"):
         row = rows[i]

@@ -76,7 +76,7 @@ class ScoreConfig(Options):
     ] = None
     json_output: Annotated[bool, Field(alias="json", description="one JSON object: `published` and `honest`")] = False
     expected_score: Annotated[bool, Field(description="use the expected scores in the file")] = False
-    bootstrap_samples: Annotated[int, Field(gt=0, description="resamples of every 95 %% interval")] = 2000
+    bootstrap_samples: Annotated[int, Field(gt=0, description="resamples of every 95 % interval")] = 2000
     aggregation: AggregationField = "weighted"
     partial: Partial = False
 
@@ -129,7 +129,7 @@ def add_options(parser: argparse.ArgumentParser, options: type[BaseModel]) -> No
     """An argument for each field of `options`, described by it; values stay text, which the model converts and checks."""
     for name, field in options.model_fields.items():
         name = field.alias or name
-        arguments: dict[str, Any] = {"help": field.description, "default": argparse.SUPPRESS}
+        arguments: dict[str, Any] = {"help": (field.description or "").replace("%", "%%"), "default": argparse.SUPPRESS}
         if field.annotation is bool:
             arguments["action"] = "store_true"
         elif get_origin(field.annotation) is Literal:
@@ -142,9 +142,11 @@ def add_options(parser: argparse.ArgumentParser, options: type[BaseModel]) -> No
             del arguments["default"]
             parser.add_argument(name, **arguments)
             continue
-        if field.default not in (None, False) and not field.is_required():
+        if isinstance(field.default, (str, int, float)) and not isinstance(field.default, bool):
             arguments["help"] += f" (default: {field.default})"
-        parser.add_argument(*{f"--{name}", f"--{name.replace('_', '-')}"}, required=field.is_required(), **arguments)
+        parser.add_argument(
+            *dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), required=field.is_required(), **arguments
+        )
 
 
 def parse_options(description: str) -> Options:

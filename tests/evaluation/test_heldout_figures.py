@@ -8,7 +8,7 @@ import yaml
 
 from evaluation.benchmarks.score import file_figures
 from evaluation.heldout import empty_regions, heldout_figures, plan_heldout
-from evaluation.options import ScoreConfig
+from evaluation.options import BenchmarkConfig, ScoreConfig
 from evaluation.recipe import EvalRecipe
 from spatial_edit_reward import load_spec, render
 from spatial_edit_reward.errors import UserError
@@ -83,6 +83,7 @@ def make_recipe(run_dir, **rewards):
 
 
 def test_a_stage_2_without_lora_goes_through_evaluation(run_dir):
+    from evaluation.benchmarks.run import run_benchmarks
     from evaluation.heldout import write_heldout
     from evaluation.report import make_report
 
@@ -91,6 +92,16 @@ def test_a_stage_2_without_lora_goes_through_evaluation(run_dir):
     write_heldout(recipe, overwrite=False)
     report = make_report(recipe)
     assert report["merged_equals_grpo"]["same"] == report["merged_equals_grpo"]["rows"] > 0
+
+    # a benchmark run on the held-out rows takes what is there, and asks for the blind row alone
+    run_benchmarks(recipe, BenchmarkConfig(bench="heldout", config="eval.yaml", model=str(run_dir / "merge")))
+    seen, blind = sorted((run_dir / "benchmarks" / "heldout").iterdir(), key=lambda folder: folder.suffix == ".blind")
+    assert not (seen / "verdicts.jsonl").exists() and (blind / "verdicts.jsonl").exists()
+    figures = json.loads((seen / "scores.json").read_text())["honest"]
+    assert figures["coverage"] == 1
+    for name, metric in report["models"]["merged"].items():
+        assert figures[name] == metric["mean"] and figures["intervals"][name] == [metric["low"], metric["high"]]
+
     shutil.rmtree(run_dir / "grpo" / "weights")
     assert recipe.models()["grpo"] == (str(run_dir / "sft" / "merged"), run_dir / "grpo" / "adapter")
     with pytest.raises(UserError, match="adapter: no such file or folder"):
