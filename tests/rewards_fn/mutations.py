@@ -1,6 +1,6 @@
 """Mutated completions: no reward raises on one or leaves 0..1. `python -m tests.rewards_fn.mutations --count 1000000`.
 
-A mutation cuts, repeats, swaps or replaces pieces of a true verdict, or puts something hostile in one of its places.
+A mutation cuts, repeats, swaps or replaces pieces of a true verdict, or puts something hostile in one of its values.
 """
 
 from __future__ import annotations
@@ -106,15 +106,15 @@ def hostile(rng: random.Random, task: Task) -> str:
 def revalued(rng: random.Random, task: Task) -> str:
     """A verdict with one of its values, at any depth, replaced by one of VALUES."""
     verdict = json.loads(TEXTS[task])
-    places = []
+    slots = []
     todo = [verdict]
     while todo:
         node = todo.pop()
         for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-            places.append((node, key))
+            slots.append((node, key))
             if isinstance(value, dict | list):
                 todo.append(value)
-    node, key = places[rng.randrange(len(places))]
+    node, key = slots[rng.randrange(len(slots))]
     node[key] = rng.choice(VALUES)
     return json.dumps(verdict)
 
@@ -163,11 +163,11 @@ def check(seed: int, count: int, show_progress: bool) -> Counter[str]:
             "task": [task for task, _ in made],
         }
         for reward in (box_iou, score_agreement, format):
-            for place, value in enumerate(reward(**columns)):
-                applies = reward is not box_iou or made[place][0] == "sc"
+            for i, value in enumerate(reward(**columns)):
+                applies = reward is not box_iou or made[i][0] == "sc"
                 right = value is None if not applies else isinstance(value, float) and 0.0 <= value <= 1.0
                 assert right and not (value is not None and math.isnan(value)), (
-                    f"{reward.__name__} gave {value!r} for mutation {first + place} of seed {seed}"
+                    f"{reward.__name__} gave {value!r} for mutation {first + i} of seed {seed}"
                 )
                 if reward is format:
                     seen["unparsed" if value == 0 else "valid" if value == 1 else "between"] += 1

@@ -27,7 +27,9 @@ SOURCE, EDITED = Image.new("RGB", (300, 200), "#203040"), Image.new("RGB", (300,
 PINK = ImageColor.getrgb(PREDICTED_COLOR)
 
 
-def said(reasoning="<|bbox_0|> the cup is red. <|global|> it was done well.", number=0, box=(100, 200, 500, 700)):
+def verdict_text(
+    reasoning="<|bbox_0|> the cup is red. <|global|> it was done well.", number=0, box=(100, 200, 500, 700)
+):
     region = {"id": number, "label": "cup", "bbox_2d": list(box)}
     return json.dumps({"edit_region": [region], "reasoning": reasoning, "score": [20, 10]})
 
@@ -35,7 +37,7 @@ def said(reasoning="<|bbox_0|> the cup is red. <|global|> it was done well.", nu
 PQ = json.dumps({"reasoning": "clean all over", "score": [25, 25]})
 
 
-def asked(endpoint, completions, task="sc", cache=None, **keywords):
+def run_judge(endpoint, completions, task="sc", cache=None, **keywords):
     """The judge's values for `completions` on the same row, called as TRL calls it, and the metrics it logged."""
     count, metrics = len(completions), defaultdict(list)
     values = asyncio.run(
@@ -56,24 +58,26 @@ def asked(endpoint, completions, task="sc", cache=None, **keywords):
     return values, {name.removeprefix("judge/"): value for name, (value,) in metrics.items()}
 
 
-def pictures_of(body):
+def images_in(body):
     (message,) = body["messages"]
     uris = [part["image_url"]["url"] for part in message["content"] if part["type"] == "image_url"]
     return [Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,")))) for uri in uris]
 
 
-def test_the_judge_sees_the_pictures_the_boxes_the_instruction_and_the_verdict(endpoint, monkeypatch):
+def test_the_judge_sees_the_images_the_boxes_the_instruction_and_the_verdict(endpoint, monkeypatch):
     monkeypatch.setenv("SOME_KEY", "secret")
-    values, metrics = asked(endpoint, [said()], api_key_env="SOME_KEY", extra_body={"max_completion_tokens": 50})
+    values, metrics = run_judge(
+        endpoint, [verdict_text()], api_key_env="SOME_KEY", extra_body={"max_completion_tokens": 50}
+    )
     assert values == [0.75]
     assert metrics == {"failed": 0, "unreadable": 0, "cached": 0}
     (body,), (headers,) = endpoint.received, endpoint.headers
     assert (body["model"], body["temperature"], body["max_completion_tokens"]) == ("m", 0, 50)
     assert (headers["path"], headers["authorization"]) == ("/v1/chat/completions", "Bearer secret")
     text = body["messages"][0]["content"][-1]["text"]
-    assert "make the cup red" in text and said() in text and '{"consistency": NUMBER}' in text
+    assert "make the cup red" in text and verdict_text() in text and '{"consistency": NUMBER}' in text
 
-    source, edited = pictures_of(body)
+    source, edited = images_in(body)
     assert source.size == edited.size == (300, 200)
     assert source.tobytes() == SOURCE.tobytes()
     # the box is (30, 40) to (149, 139): outlined in its colour, its inside and everything far from it untouched
@@ -83,24 +87,24 @@ def test_the_judge_sees_the_pictures_the_boxes_the_instruction_and_the_verdict(e
 
 def test_boxes_bear_their_ids():
     def edited(number):
-        text = said(number=number)
-        return pictures_of({"messages": messages_for([SOURCE, EDITED], "", "sc", parse(text, "sc"), text)})[1].tobytes()
+        text = verdict_text(number=number)
+        return images_in({"messages": messages_for([SOURCE, EDITED], "", "sc", parse(text, "sc"), text)})[1].tobytes()
 
     assert len({edited(number) for number in (0, 1, 12, "0")}) == 4
     # what no cite can name is drawn without a name
     assert edited("0") == edited(True) == edited(-1) == edited(10**3000)
 
 
-def test_a_box_that_is_none_is_not_drawn_and_pq_shows_one_picture(endpoint):
-    assert asked(endpoint, [said(box=(9, 9, 5, 2000))])[0] == [0.75]
-    assert pictures_of(endpoint.received[0])[1].tobytes() == EDITED.tobytes()
-    assert asked(endpoint, [PQ], task="pq")[0] == [0.75]
-    (edited,) = pictures_of(endpoint.received[1])
+def test_a_box_that_is_none_is_not_drawn_and_pq_shows_one_image(endpoint):
+    assert run_judge(endpoint, [verdict_text(box=(9, 9, 5, 2000))])[0] == [0.75]
+    assert images_in(endpoint.received[0])[1].tobytes() == EDITED.tobytes()
+    assert run_judge(endpoint, [PQ], task="pq")[0] == [0.75]
+    (edited,) = images_in(endpoint.received[1])
     assert edited.tobytes() == EDITED.tobytes()
 
 
 def test_an_unparsed_completion_earns_0_and_no_request(endpoint):
-    values, metrics = asked(endpoint, ["no verdict", "", [{"role": "assistant", "content": said()}]])
+    values, metrics = run_judge(endpoint, ["no verdict", "", [{"role": "assistant", "content": verdict_text()}]])
     assert values == [0.0, 0.0, 0.75]
     assert len(endpoint.received) == 1
     assert metrics["failed"] == 0
@@ -112,7 +116,7 @@ def test_no_more_requests_at_once_than_allowed(endpoint):
         return chat('{"consistency": 1}')
 
     endpoint.answer = slowly
-    values, _ = asked(endpoint, [said(f"<|bbox_0|> number {n}") for n in range(12)], concurrency=3)
+    values, _ = run_judge(endpoint, [verdict_text(f"<|bbox_0|> number {n}") for n in range(12)], concurrency=3)
     assert values == [1.0] * 12
     assert len(endpoint.received) == 12
     assert endpoint.most == 3
@@ -121,19 +125,19 @@ def test_no_more_requests_at_once_than_allowed(endpoint):
 def test_values_come_in_the_order_of_the_completions(endpoint):
     def by_number(number, body):
         text = body["messages"][0]["content"][-1]["text"]
-        place = next(n for n in range(6) if f"number {n}" in text)
-        time.sleep(0.01 * (6 - place))
-        return chat(json.dumps({"consistency": place / 10}))
+        i = next(n for n in range(6) if f"number {n}" in text)
+        time.sleep(0.01 * (6 - i))
+        return chat(json.dumps({"consistency": i / 10}))
 
     endpoint.answer = by_number
-    completions = [said(f"<|bbox_0|> number {n}") for n in range(6)]
-    assert asked(endpoint, completions)[0] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    completions = [verdict_text(f"<|bbox_0|> number {n}") for n in range(6)]
+    assert run_judge(endpoint, completions)[0] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
 
 
 def test_errors_that_pass_are_tried_again(endpoint):
     passing = {1: (429, AT_ONCE, b"{}"), 2: (503, AT_ONCE, b"{}"), 3: (500, AT_ONCE, b"{}")}
     endpoint.answer = lambda number, body: passing.get(number) or chat('{"consistency": 0.5}')
-    values, metrics = asked(endpoint, [said()], retries=3)
+    values, metrics = run_judge(endpoint, [verdict_text()], retries=3)
     assert (values, metrics["failed"]) == ([0.5], 0)
     assert len(endpoint.received) == 4
 
@@ -156,7 +160,7 @@ def test_errors_that_pass_are_tried_again(endpoint):
 def test_a_failure_is_none_and_counted(endpoint, caplog, tmp_path, answer, requests, kind, reason):
     endpoint.answer = lambda number, body: answer
     with caplog.at_level(logging.WARNING, "rewards_fn.judge"):
-        values, metrics = asked(endpoint, [said(), "no verdict"], retries=2, cache=tmp_path)
+        values, metrics = run_judge(endpoint, [verdict_text(), "no verdict"], retries=2, cache=tmp_path)
     assert values == [None, 0.0]
     assert metrics == {"failed": 0, "unreadable": 0, "cached": 0, kind: 0.5}
     assert len(endpoint.received) == requests
@@ -172,7 +176,7 @@ def test_a_silent_endpoint_ends_at_the_deadline(endpoint, caplog):
 
     endpoint.answer = never
     start = time.monotonic()
-    values, metrics = asked(endpoint, [said(), said("<|bbox_0|> another one here")], deadline=0.3)
+    values, metrics = run_judge(endpoint, [verdict_text(), verdict_text("<|bbox_0|> another one here")], deadline=0.3)
     assert (values, metrics["failed"]) == ([None, None], 1.0)
     assert time.monotonic() - start < 3
     assert "no response within 0.3 s" in caplog.text
@@ -181,7 +185,7 @@ def test_a_silent_endpoint_ends_at_the_deadline(endpoint, caplog):
 def test_the_deadline_holds_over_the_retries(endpoint):
     endpoint.answer = lambda number, body: (503, {"retry-after": "60"}, b"{}")
     start = time.monotonic()
-    values, _ = asked(endpoint, [said()], deadline=0.3)
+    values, _ = run_judge(endpoint, [verdict_text()], deadline=0.3)
     assert values == [None]
     assert time.monotonic() - start < 3
 
@@ -189,36 +193,36 @@ def test_the_deadline_holds_over_the_retries(endpoint):
 def test_a_server_that_is_not_there(endpoint, caplog):
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as gone:
         nowhere = f"http://127.0.0.1:{gone.server_address[1]}/v1"
-    values, metrics = asked(endpoint, [said()], base_url=nowhere, retries=0)
+    values, metrics = run_judge(endpoint, [verdict_text()], base_url=nowhere, retries=0)
     assert (values, metrics["failed"]) == ([None], 1.0)
     assert nowhere in caplog.text and "APIConnectionError" in caplog.text
 
 
 def test_answers_are_kept_and_not_asked_for_again(endpoint, tmp_path):
     folder = tmp_path / "not" / "there"
-    assert asked(endpoint, [said()], cache=folder) == ([0.75], {"failed": 0, "unreadable": 0, "cached": 0})
-    assert asked(endpoint, [said()], cache=folder) == ([0.75], {"failed": 0, "unreadable": 0, "cached": 1})
+    assert run_judge(endpoint, [verdict_text()], cache=folder) == ([0.75], {"failed": 0, "unreadable": 0, "cached": 0})
+    assert run_judge(endpoint, [verdict_text()], cache=folder) == ([0.75], {"failed": 0, "unreadable": 0, "cached": 1})
     assert len(endpoint.received) == 1
     (file,) = folder.iterdir()
     assert json.loads(file.read_text()) == {"consistency": 0.75}
     # any other request has a key of its own
     for changed in ({"model": "n"}, {"extra_body": {"seed": 1}}, {"base_url": endpoint.base_url + "/"}):
-        assert asked(endpoint, [said()], cache=folder, **changed)[1]["cached"] == 0
-    assert asked(endpoint, [said(number=1)], cache=folder)[1]["cached"] == 0
+        assert run_judge(endpoint, [verdict_text()], cache=folder, **changed)[1]["cached"] == 0
+    assert run_judge(endpoint, [verdict_text(number=1)], cache=folder)[1]["cached"] == 0
 
 
 @pytest.mark.parametrize("broken", [b"", b'{"consistency": 0.', b"\xff\xfe", b'{"consistency": 7}'])
 def test_a_broken_file_of_the_cache_is_asked_for_again(endpoint, tmp_path, broken):
-    asked(endpoint, [said()], cache=tmp_path)
+    run_judge(endpoint, [verdict_text()], cache=tmp_path)
     (file,) = tmp_path.iterdir()
     file.write_bytes(broken)
-    assert asked(endpoint, [said()], cache=tmp_path)[0] == [0.75]
+    assert run_judge(endpoint, [verdict_text()], cache=tmp_path)[0] == [0.75]
     assert len(endpoint.received) == 2
-    assert asked(endpoint, [said()], cache=tmp_path)[1]["cached"] == 1
+    assert run_judge(endpoint, [verdict_text()], cache=tmp_path)[1]["cached"] == 1
 
 
 def test_the_same_request_is_made_once(endpoint):
-    assert asked(endpoint, [said()] * 5 + [said("<|bbox_0|> another one here")])[0] == [0.75] * 6
+    assert run_judge(endpoint, [verdict_text()] * 5 + [verdict_text("<|bbox_0|> another one here")])[0] == [0.75] * 6
     assert len(endpoint.received) == 2
 
 
@@ -269,18 +273,18 @@ def test_any_parsed_verdict_can_be_asked_about(regions, reasoning, width, height
     verdict = {"edit_region": regions, "reasoning": reasoning, "score": []}
     text = json.dumps(verdict, ensure_ascii=False)
     messages = messages_for([SOURCE, Image.new("RGBA", (width, height))], reasoning, "sc", parse(text, "sc"), text)
-    assert pictures_of({"messages": messages})[1].size == (width, height)
+    assert images_in({"messages": messages})[1].size == (width, height)
     json.dumps(messages, ensure_ascii=False).encode()
 
 
 def test_half_of_a_surrogate_pair_is_sent_as_a_mark(endpoint):
-    assert asked(endpoint, [said().replace("cup", "\ud800")])[0] == [0.75]
+    assert run_judge(endpoint, [verdict_text().replace("cup", "\ud800")])[0] == [0.75]
 
 
 def test_numbers_out_of_range_are_refused(endpoint):
     for wrong in ({"concurrency": 0}, {"deadline": 0}, {"retries": -1}):
         with pytest.raises(ValueError, match="judge: concurrency"):
-            asked(endpoint, [said()], **wrong)
+            run_judge(endpoint, [verdict_text()], **wrong)
 
 
 def test_a_recipe_can_name_it(endpoint):

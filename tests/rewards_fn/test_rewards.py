@@ -23,7 +23,7 @@ REFERENCE = {
 }
 
 
-def said(regions=None, reasoning=REFERENCE["reasoning"], score=(20, 10)):
+def verdict_text(regions=None, reasoning=REFERENCE["reasoning"], score=(20, 10)):
     regions = REFERENCE["edit_region"] if regions is None else regions
     return json.dumps({"edit_region": regions, "reasoning": reasoning, "score": list(score)})
 
@@ -37,58 +37,66 @@ def one(reward, completion, reference=REFERENCE, task="sc", **keywords):
 
 
 def test_box_iou_by_hand():
-    assert one(box_iou, said()) == 1.0
+    assert one(box_iou, verdict_text()) == 1.0
     # half the box found: 5,000 of 10,000
-    assert one(box_iou, said([region(0, 0, 50, 100)])) == 0.5
+    assert one(box_iou, verdict_text([region(0, 0, 50, 100)])) == 0.5
     # a second box halves the credit, wherever it is
-    assert one(box_iou, said([region(0, 0, 100, 100), region(500, 500, 600, 600, number=1)])) == 0.5
-    assert one(box_iou, said([region(0, 0, 100, 100), region(9, 9, 5, 5, number=1)])) == 0.5
-    assert one(box_iou, said([])) == 0.0
+    assert one(box_iou, verdict_text([region(0, 0, 100, 100), region(500, 500, 600, 600, number=1)])) == 0.5
+    assert one(box_iou, verdict_text([region(0, 0, 100, 100), region(9, 9, 5, 5, number=1)])) == 0.5
+    assert one(box_iou, verdict_text([])) == 0.0
     assert one(box_iou, "no verdict") == 0.0
     empty = {**REFERENCE, "edit_region": []}
-    assert one(box_iou, said([]), empty) == 1.0
-    assert one(box_iou, said(), empty) == 0.0
+    assert one(box_iou, verdict_text([]), empty) == 1.0
+    assert one(box_iou, verdict_text(), empty) == 0.0
 
 
 def test_box_iou_does_not_apply_without_known_regions():
-    assert one(box_iou, said(), {**REFERENCE, "edit_region": None}) is None
+    assert one(box_iou, verdict_text(), {**REFERENCE, "edit_region": None}) is None
     assert one(box_iou, '{"reasoning": "x", "score": [1, 2]}', {**REFERENCE, "edit_region": None}, task="pq") is None
 
 
 def test_score_agreement_by_hand():
-    assert one(score_agreement, said()) == 1.0
-    assert math.isclose(one(score_agreement, said(score=(15, 10))), 1 - 0.5 * 5 / 25)
-    assert math.isclose(one(score_agreement, said(score=(15, 10)), weights=(1.0, 0.0)), 1 - 5 / 25)
-    gaussian = one(score_agreement, said(score=(17, 10)), kernel="gaussian", sigma=3)
+    assert one(score_agreement, verdict_text()) == 1.0
+    assert math.isclose(one(score_agreement, verdict_text(score=(15, 10))), 1 - 0.5 * 5 / 25)
+    assert math.isclose(one(score_agreement, verdict_text(score=(15, 10)), weights=(1.0, 0.0)), 1 - 5 / 25)
+    # relative weights, and a range that starts elsewhere
+    assert math.isclose(one(score_agreement, verdict_text(score=(15, 10)), weights=(3, 1)), 1 - 0.75 * 5 / 25)
+    assert math.isclose(one(score_agreement, verdict_text(score=(15, 10)), score_range=(10, 20)), 1 - 0.5 * 5 / 10)
+    gaussian = one(score_agreement, verdict_text(score=(17, 10)), kernel="gaussian", sigma=3)
     assert math.isclose(gaussian, 0.5 * math.exp(-0.5) + 0.5)
-    laplace = one(score_agreement, said(score=(17, 10)), kernel="laplace", sigma=3)
+    laplace = one(score_agreement, verdict_text(score=(17, 10)), kernel="laplace", sigma=3)
     assert math.isclose(laplace, 0.5 * math.exp(-1) + 0.5)
     for score in ([20], [20, 26], [20, -1], [20, "10"], [20, None], [True, 10], [20, 1e999], [20, 10, 5]):
-        assert one(score_agreement, said(score=score)) == 0.0
+        assert one(score_agreement, verdict_text(score=score)) == 0.0
     assert one(score_agreement, "no verdict") == 0.0
 
 
 # completion -> the checks it fails, by name
 FORMS = {
-    said(): [],
-    said([region(0, 0, 9, 9, number=1)]): ["ids_in_order"],
-    said([region(0, 0, 9, 1001)]): ["boxes_well_formed"],
-    said([region(9, 0, 9, 5)]): ["boxes_well_formed"],
-    said([region(0, 0, 9, "9")]): ["boxes_well_formed"],
-    said(["cup"]): ["ids_in_order", "labels_not_empty", "boxes_well_formed"],
-    said([{"id": 0, "bbox_2d": [0, 0, 9, 9]}]): ["labels_not_empty"],
-    said([{"id": 0, "label": " \n", "bbox_2d": [0, 0, 9, 9]}]): ["labels_not_empty"],
-    said([{"id": 0, "label": 7, "bbox_2d": [0, 0, 9, 9]}]): ["labels_not_empty"],
-    said(score=(20, 26)): ["two_scores_in_range"],
-    said(score=(20, "5")): ["two_scores_in_range"],
-    said(reasoning="<|global|> it was done well."): ["every_region_cited"],
-    said([], "<|bbox_0|> the cup is red. <|global|> it was done."): ["no_cite_without_region"],
-    said([], f"<|bbox_{'1' * 5000}|> the cup is red. <|global|> it was done."): ["no_cite_without_region"],
-    said(reasoning="<|bbox_0|> the cup is red."): ["has_global_tag"],
-    said(reasoning="<|bbox_0|> <|global|> it was done well."): ["tags_followed_by_words"],
-    said(reasoning="<|bbox_0|> the cup is red. <|global|>"): ["tags_followed_by_words"],
-    said(reasoning="<|bbox_0|><|global|>"): ["tags_followed_by_words", "reasoning_not_empty"],
-    said(reasoning=""): ["every_region_cited", "has_global_tag", "reasoning_not_empty"],
+    verdict_text(): [],
+    verdict_text([region(0, 0, 9, 9, number=1)]): ["ids_in_order"],
+    verdict_text([region(0, 0, 9, 9, number=False)]): ["ids_in_order"],
+    verdict_text([region(0, 0, 9, 9, number=0.0)]): ["ids_in_order"],
+    verdict_text([region(0, 0, 9, 1001)]): ["boxes_well_formed"],
+    verdict_text([region(9, 0, 9, 5)]): ["boxes_well_formed"],
+    verdict_text([region(0, 0, 9, "9")]): ["boxes_well_formed"],
+    verdict_text(["cup"]): ["ids_in_order", "labels_not_empty", "boxes_well_formed"],
+    verdict_text([{"id": 0, "bbox_2d": [0, 0, 9, 9]}]): ["labels_not_empty"],
+    verdict_text([{"id": 0, "label": " \n", "bbox_2d": [0, 0, 9, 9]}]): ["labels_not_empty"],
+    verdict_text([{"id": 0, "label": 7, "bbox_2d": [0, 0, 9, 9]}]): ["labels_not_empty"],
+    verdict_text(score=(20, 26)): ["two_scores_in_range"],
+    verdict_text(score=(20, "5")): ["two_scores_in_range"],
+    verdict_text(reasoning="<|global|> it was done well."): ["every_region_cited"],
+    verdict_text([], "<|bbox_0|> the cup is red. <|global|> it was done."): ["no_cite_without_region"],
+    verdict_text([], f"<|bbox_{'1' * 5000}|> the cup is red. <|global|> it was done."): ["no_cite_without_region"],
+    verdict_text(reasoning="<|bbox_0|> the cup is red."): ["has_global_tag"],
+    verdict_text(reasoning="<|bbox_0|> <|global|> it was done well."): ["tags_followed_by_words"],
+    verdict_text(reasoning="<|bbox_0|> two words <|global|> it was done well."): ["tags_followed_by_words"],
+    verdict_text(reasoning="<|bbox_0|> just three words <|global|> done well now"): [],
+    verdict_text(reasoning="<|bbox_0|> the cup is red. <|global|>"): ["tags_followed_by_words"],
+    verdict_text(reasoning="<|bbox_0|><|global|>"): ["tags_followed_by_words", "reasoning_not_empty"],
+    verdict_text([], "<|global|>", (20, 10)): ["tags_followed_by_words", "reasoning_not_empty"],
+    verdict_text(reasoning=""): ["every_region_cited", "has_global_tag", "reasoning_not_empty"],
 }
 
 
@@ -99,6 +107,29 @@ def test_format_takes_off_the_weight_of_each_failed_check(completion):
     expected = 1 - sum(WEIGHTS["sc"][name] for name in lost)
     assert math.isclose(one(format, completion), expected)
     assert (one(format, completion) == 1.0) == (not FORMS[completion])
+
+
+def test_a_failed_check_costs_what_the_recipe_was_tuned_with():
+    """The shares of the reasoning were chosen with `python -m rewards_fn audit`; a change here changes stage 2."""
+    costs = {
+        name: round(1 - one(format, text), 9) for text, names in FORMS.items() if len(names) == 1 for name in names
+    }
+    assert costs == {
+        "ids_in_order": 0.05,
+        "labels_not_empty": 0.10,
+        "boxes_well_formed": 0.10,
+        "two_scores_in_range": 0.10,
+        "every_region_cited": 0.10,
+        "no_cite_without_region": 0.05,
+        "has_global_tag": 0.10,
+        "tags_followed_by_words": 0.30,
+    }
+    # an empty reasoning never fails alone: with the words after its tag, 0.5
+    assert math.isclose(one(format, verdict_text([], "<|global|>")), 0.5)
+    for text, reward in (("No artifacts", 0.6), ("", 0.6), ("<|global|> no visible artifacts", 0.7)):
+        completion = json.dumps({"reasoning": text, "score": [25, 25]})
+        assert math.isclose(one(format, completion, task="pq"), reward)
+    assert math.isclose(one(format, '{"reasoning": "No visible artifacts.", "score": [26, 25]}', task="pq"), 0.7)
 
 
 def test_format_of_pq_wants_no_tags():
@@ -113,7 +144,7 @@ def test_weights_of_the_checks_are_shares_of_one():
 
 
 def test_message_lists_and_strings_earn_the_same():
-    for content in (said(), [{"type": "text", "text": said()}]):
+    for content in (verdict_text(), [{"type": "text", "text": verdict_text()}]):
         completion = [{"role": "assistant", "content": content}]
         assert [one(r, completion) for r in (box_iou, score_agreement, format)] == [1.0, 1.0, 1.0]
 
@@ -150,8 +181,8 @@ def towards(box, goal, share):
 def test_a_better_match_never_pays_less(pairs, data, options):
     predicted, true = ([list(side)[i] for side in pairs] for i in (0, 1))
     rows, columns = linear_sum_assignment(pairwise_iou(predicted, true), maximize=True)
-    place = data.draw(st.integers(0, len(rows) - 1))
-    row, column = int(rows[place]), int(columns[place])
+    match = data.draw(st.integers(0, len(rows) - 1))
+    row, column = int(rows[match]), int(columns[match])
     moved = towards(predicted[row], true[column], data.draw(st.floats(0, 1)))
     better = predicted.copy()
     better[row] = moved
@@ -171,11 +202,11 @@ def test_a_box_that_meets_no_true_one_never_pays(predicted, true, extra, options
 
 
 def test_box_iou_options_by_hand():
-    half = said([region(0, 0, 50, 100)])  # IoU 0.5
+    half = verdict_text([region(0, 0, 50, 100)])  # IoU 0.5
     assert math.isclose(one(box_iou, half, power=0.5), math.sqrt(0.5))
     assert one(box_iou, half, thresholds=[0.5]) == 1.0
     assert one(box_iou, half, thresholds=[0.25, 0.75]) == 0.5
-    beside = said([region(100, 0, 200, 100)])  # a shared edge, no shared area
+    beside = verdict_text([region(100, 0, 200, 100)])  # a shared edge, no shared area
     assert one(box_iou, beside, power=0.1) == 0.0
     for options in ({"power": 0}, {"thresholds": []}, {"thresholds": [0]}, {"power": 0.5, "thresholds": [0.5]}):
         with pytest.raises(ValueError, match="box_iou"):
@@ -197,15 +228,15 @@ def test_matched_iou_does_not_depend_on_order(predicted, true, random):
 @given(st.permutations([region(0, 0, 10, 10), region(50, 50, 90, 90), region(5, 5, 30, 30)]))
 def test_the_order_of_boxes_changes_nothing(regions):
     three = {**REFERENCE, "edit_region": [region(0, 0, 12, 10), region(50, 55, 90, 90), region(700, 0, 710, 10)]}
-    assert math.isclose(one(box_iou, said(regions), three), one(box_iou, said(regions[::-1]), three))
+    assert math.isclose(one(box_iou, verdict_text(regions), three), one(box_iou, verdict_text(regions[::-1]), three))
 
 
 references = st.builds(
-    lambda found, scores: {
-        "edit_region": [{"id": i, "label": "x", "bbox_2d": [v / 2 for v in box]} for i, box in enumerate(found)],
+    lambda boxes, scores: {
+        "edit_region": [{"id": i, "label": "x", "bbox_2d": [v / 2 for v in box]} for i, box in enumerate(boxes)],
         "score": list(scores),
         "reasoning": " ".join(
-            [*(f"<|bbox_{i}|> it was changed here." for i in range(len(found))), "<|global|> all went well."]
+            [*(f"<|bbox_{i}|> it was changed here." for i in range(len(boxes))), "<|global|> all went well."]
         ),
     },
     st.lists(boxes, max_size=5),
@@ -272,7 +303,9 @@ def test_load_rewards():
         ["box_iou", {"score_agreement": {"kernel": "gaussian", "sigma": 3}}, "rewards_fn.format:format"]
     )
     assert [reward.__name__ for reward in loaded] == ["box_iou", "score_agreement", "format"]
-    assert one(loaded[1], said(score=(17, 10))) == one(score_agreement, said(score=(17, 10)), kernel="gaussian")
+    assert one(loaded[1], verdict_text(score=(17, 10))) == one(
+        score_agreement, verdict_text(score=(17, 10)), kernel="gaussian"
+    )
 
 
 @pytest.mark.parametrize(
