@@ -1,5 +1,6 @@
 """Recipes: what is merged, and how a wrong key or value is said before anything runs."""
 
+import dataclasses
 import sys
 from dataclasses import dataclass, field
 from enum import Enum
@@ -9,18 +10,23 @@ from typing import Literal
 
 import pytest
 import yaml
-from trl import GRPOConfig, GRPOTrainer, ModelConfig, SFTConfig
 
 from data.recipe import DataRecipe
 from evaluation.recipe import EvalRecipe
 from grpo.__main__ import RewardArguments
-from pipeline.recipe import load_config, parse_stage, read_yaml, resolve_options
-from pipeline.values import ALLOWED, check_values, fields_of
+from pipeline.recipe import load_config, parse_stage, read_options, read_yaml, resolve_options
+from pipeline.values import ALLOWED, check_values, field_names, fields_of
 from sft.__main__ import DataArguments
 from spatial_edit_reward.errors import UserError
+from tests.conftest import ROOT, quiet
 
-ROOT = Path(__file__).parents[2]
-STAGES = {"sft": (SFTConfig, DataArguments, ModelConfig), "grpo": (GRPOConfig, RewardArguments, ModelConfig)}
+
+@pytest.fixture(scope="module")
+def types():
+    """Stage -> the dataclasses of its options."""
+    from trl import GRPOConfig, ModelConfig, SFTConfig
+
+    return {"sft": (SFTConfig, DataArguments, ModelConfig), "grpo": (GRPOConfig, RewardArguments, ModelConfig)}
 
 
 def write(file, content):
@@ -33,6 +39,13 @@ def test_extends_merges_mappings_and_replaces_lists(tmp_path):
     (tmp_path / "sub").mkdir()
     above = write(tmp_path / "sub" / "above.yaml", {"extends": "../below.yaml", "a": {"y": 3}, "list": [9]})
     assert read_yaml(above) == {"a": {"x": 1, "y": 3}, "list": [9], "kept": True}
+
+
+def test_a_circle_by_a_symlink_is_one(tmp_path):
+    write(tmp_path / "a.yaml", {"extends": "link.yaml"})
+    (tmp_path / "link.yaml").symlink_to("a.yaml")
+    with pytest.raises(UserError, match="a circle"):
+        read_yaml(tmp_path / "a.yaml")
 
 
 def test_extends_goes_through_every_layer_and_names_a_circle_or_a_missing_file(tmp_path):
@@ -48,11 +61,11 @@ def test_extends_goes_through_every_layer_and_names_a_circle_or_a_missing_file(t
         assert str(tmp_path) in str(error.value)
 
 
-def test_the_error_names_the_file_of_the_chain_that_sets_the_value(tmp_path):
+def test_the_error_names_the_file_of_the_chain_that_sets_the_value(tmp_path, types):
     write(tmp_path / "below.yaml", {"learning_rate": "fast"})
     above = write(tmp_path / "above.yaml", {"extends": "below.yaml", "learning_rate": 1.0})
     with pytest.raises(UserError, match=r"below\.yaml: learning_rate: 'fast'"):
-        resolve_options(above, STAGES["sft"])
+        resolve_options(above, types["sft"])
     write(tmp_path / "eval.yaml", {"extends": "base.yaml", "run_dir": "x"})
     write(tmp_path / "base.yaml", {"base": "y", "rewards_from": "z", "batch_size": 0})
     with pytest.raises(UserError, match=r"base\.yaml: batch_size"):
@@ -113,47 +126,53 @@ def test_values_become_what_their_field_is():
         ({"gradient_checkpointing": "sometimes"}, "gradient_checkpointing: 'sometimes'"),
     ],
 )
-def test_misspelt_choices_of_the_installed_libraries_are_named(options, said):
+def test_misspelt_choices_of_the_installed_libraries_are_named(options, said, types):
     with pytest.raises(UserError, match=rf"grpo\.yaml: .*{said}"):
-        check_values(Path("grpo.yaml"), options, STAGES["grpo"])
+        check_values(Path("grpo.yaml"), options, types["grpo"])
 
 
-def test_the_listed_choices_are_those_of_the_installed_trainer():
+def test_the_listed_choices_are_those_of_the_installed_trainer(types):
+    from trl import GRPOConfig, GRPOTrainer
+
     source = Path(sys.modules[GRPOTrainer.__module__].__file__).read_text()
     source += Path(sys.modules[GRPOConfig.__module__].__file__).read_text()
-    fields = fields_of(STAGES["grpo"])
+    fields = fields_of(types["grpo"])
     for name, values in ALLOWED.items():
         assert name in fields
         for value in values:
             assert value in (True, False) or f'"{value}"' in source or f"'{value}'" in source or f"`{value}`" in source
 
 
-def test_overrides_are_checked_like_the_file(tmp_path):
+def test_overrides_are_checked_like_the_file(tmp_path, types):
     file = write(tmp_path / "grpo.yaml", {"data_dir": "x", "reward_funcs": ["format"], "use_cpu": True, "bf16": False})
     arguments = ["--config", str(file), "--output_dir", str(tmp_path)]
     for override, said in (
         (["--loss_type", "dapoo"], "--loss_type: 'dapoo' .* did you mean dapo"),
         (["--optim", "adam"], "optim"),
         (["--seed", "x"], "seed.*'x'"),
+        (
+            ["--reward_weights", "1.0", "2.0", "--loss_type", "x"],
+            "--loss_type: 'x'",
+        ),  # a list without listed values passes
     ):
         with pytest.raises(UserError, match=said):
-            parse_stage(STAGES["grpo"], arguments + override)
+            parse_stage(types["grpo"], arguments + override)
 
 
-def test_a_missing_option_or_package_is_one_line(tmp_path):
+def test_a_missing_option_or_package_is_one_line(tmp_path, types):
     file = write(tmp_path / "grpo.yaml", {"reward_funcs": ["format"], "use_cpu": True, "bf16": False})
     with pytest.raises(UserError, match=r"grpo\.yaml: .*data_dir"):
-        parse_stage(STAGES["grpo"], ["--config", str(file)])
+        parse_stage(types["grpo"], ["--config", str(file)])
     if find_spec("vllm") is None:
         with pytest.raises(UserError, match=r"use_vllm needs vllm, .*\[vllm\]"):
-            parse_stage(STAGES["grpo"], ["--config", str(file), "--data_dir", "x", "--use_vllm", "true"])
+            parse_stage(types["grpo"], ["--config", str(file), "--data_dir", "x", "--use_vllm", "true"])
 
 
-def test_values_that_trl_would_only_miss_in_the_middle_of_a_run(tmp_path):
+def test_values_that_trl_would_only_miss_in_the_middle_of_a_run(tmp_path, types):
     for key in ("loss_type", "multi_objective_aggregation", "scale_rewards"):
         file = write(tmp_path / "grpo.yaml", {key: "nonsense"})
         with pytest.raises(UserError, match=f"{key}: 'nonsense' is not one of"):
-            check_values(file, read_yaml(file), STAGES["grpo"])
+            check_values(file, read_yaml(file), types["grpo"])
 
 
 @pytest.mark.parametrize("text", ["- a list", "key: [unclosed", ""])
@@ -166,10 +185,10 @@ def test_files_that_are_no_mapping_are_named(tmp_path, text):
         read_yaml(tmp_path / "missing.yaml")
 
 
-def test_only_what_changes_the_result_is_in_the_fingerprint(tmp_path):
+def test_only_what_changes_the_result_is_in_the_fingerprint(tmp_path, types):
     file = write(tmp_path / "sft.yaml", {"data_dir": "x", "learning_rate": "1e-3", "use_cpu": True, "bf16": False})
     arguments = ["--config", str(file), "--output_dir", str(tmp_path), "--seed", "7", "--report_to", "none"]
-    (args, *_), resolved = parse_stage(STAGES["sft"], arguments)
+    (args, *_), resolved = parse_stage(types["sft"], arguments)
     assert args.learning_rate == 1e-3 and args.seed == 7
     assert set(resolved) == {"data_dir", "learning_rate", "use_cpu", "bf16", "seed"}
 
@@ -184,3 +203,91 @@ def test_pydantic_recipes_name_the_key(tmp_path):
         with pytest.raises(UserError) as error:
             load_config(file, DataRecipe)
         assert message in str(error.value) and "data.yaml" in str(error.value)
+
+
+def test_paths_follow_from_the_name_of_the_recipes_folder(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / "recipes" / name).mkdir(parents=True)
+    one, two = tmp_path / "recipes" / "one", tmp_path / "recipes" / "two"
+    for stage, expected in {
+        "data": {"output_dir": "runs/two/data"},
+        "sft": {"data_dir": "runs/two/data", "output_dir": "runs/two/sft"},
+        "mine": {"run_dir": "runs/two", "rewards_from": "recipes/two/grpo.yaml"},
+        "grpo": {
+            "model_name_or_path": "runs/two/sft/merged",
+            "data_dir": "runs/two/mine",
+            "output_dir": "runs/two/grpo",
+        },
+        "eval": {"run_dir": "runs/two", "rewards_from": "recipes/two/grpo.yaml"},
+        "plan": {},
+    }.items():
+        write(one / f"{stage}.yaml", {"seed": 1})
+        child = write(two / f"{stage}.yaml", {"extends": f"../one/{stage}.yaml"})
+        assert read_yaml(child) == {"seed": 1, **expected}
+        write(two / f"{stage}.yaml", {"extends": f"../one/{stage}.yaml", "output_dir": "elsewhere"})
+        assert read_yaml(child) == {"seed": 1, **expected, "output_dir": "elsewhere"}
+    assert read_yaml(write(two / "grpo-paper.yaml", {}))["output_dir"] == "runs/two/grpo-paper"
+    assert read_yaml(write(tmp_path / "sft.yaml", {"seed": 1})) == {"seed": 1}  # a file anywhere else says its own
+
+
+def test_names_read_off_the_sources_are_those_of_the_installed_dataclasses(types):
+    """An upgrade of TRL or transformers that `field_names` cannot follow shows here."""
+    for kind in (types["sft"][0], types["grpo"][0], types["grpo"][2]):
+        assert field_names("trl", kind.__name__) == {one.name for one in dataclasses.fields(kind)}
+
+
+def stage_options(stage, file, *arguments):
+    names, own = {
+        "sft": (("SFTConfig", "ModelConfig"), DataArguments),
+        "grpo": (("GRPOConfig", "ModelConfig"), RewardArguments),
+    }[stage]
+    return read_options(names, own, ["--config", str(file), *arguments])
+
+
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_names_of_options_are_checked_without_trl(tmp_path, stage):
+    file = write(tmp_path / f"{stage}.yaml", {"learning_rate": 1, "lora_r": 2, "data_dir": "x"})
+    options = stage_options(
+        stage, file, "--data_dir", "y", "--seed=3", "--use-peft", "--no_bf16", "--per_device_train_b", "4"
+    )
+    assert options["data_dir"] == "y" and options["seed"] == "3" and options["use_peft"] == "true"
+    for wrong, said in (
+        ({"lerning_rate": 1}, "'lerning_rate'; did you mean learning_rate"),
+        ({"reward_func": []}, "'reward_func'"),
+    ):
+        write(tmp_path / "below.yaml", wrong)
+        file = write(tmp_path / f"{stage}.yaml", {"extends": "below.yaml"})
+        with pytest.raises(UserError, match=rf"below\.yaml: unknown key {said}"):
+            stage_options(stage, file)
+    file = write(tmp_path / f"{stage}.yaml", {})
+    with pytest.raises(UserError, match="unknown key '--lerning_rate'; did you mean learning_rate"):
+        stage_options(stage, file, "--lerning_rate", "1")
+    with pytest.raises(UserError, match="give the stage its recipe"):
+        read_options((), DataArguments, [])
+
+
+def test_a_misspelt_key_is_refused_in_two_seconds_without_torch_or_trl(tmp_path):
+    import subprocess
+    import time
+
+    file = write(tmp_path / "sft.yaml", {"lerning_rate": 1})
+    code = """
+import sys
+sys.argv = ["sft", "--config", sys.argv[1]]
+from sft.__main__ import main
+try:
+    main()
+finally:
+    print(sorted({"torch", "transformers", "trl", "datasets"} & set(sys.modules)))
+"""
+    seconds = []
+    for _ in range(3):  # other work on the machine may disturb one
+        begin = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(file)], cwd=ROOT, capture_output=True, text=True, env=quiet()
+        )
+        seconds.append(time.perf_counter() - begin)
+        assert done.returncode == 1 and done.stdout == "[]\n" and "did you mean learning_rate" in done.stderr
+        if seconds[-1] < 2:
+            break
+    assert min(seconds) < 2
