@@ -99,7 +99,7 @@ def run_prompts(
         for messages, images in prompts(spec)
     ]
     model = model.to(logits_dtype)
-    return [Output(model(**batch.inputs).logits.cpu(), batch.completions[0].text) for batch in written]
+    return [Output(model(**batch.inputs).logits.cpu(), batch.responses[0].text) for batch in written]
 
 
 def max_logit_difference(one: Sequence[Output], other: Sequence[Output]) -> float:

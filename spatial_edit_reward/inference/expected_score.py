@@ -1,11 +1,11 @@
-"""Scores read from the probabilities of the score tokens instead of from the digits that were written.
+"""Scores expected by the probabilities of the score tokens, instead of the digits that were written.
 
 For each of a verdict's two scores, every integer of the range is scored as a continuation of the text before that score, with
 the token that ends it (so that 2 is not a part of 25). The probabilities, normalized over the integers, give the mean. The
 first score's continuations follow the generated text; the second's follow it with the first's most likely value written in.
 
 All integers go through the model in one forward pass on the generation's own cache, packed as a tree: a token that several
-share is there once, each sees its own ancestors only, and no cache is copied 26 times.
+share is there once, each attends to its own ancestors only, and no cache is copied 26 times.
 """
 
 from __future__ import annotations
@@ -24,14 +24,8 @@ from spatial_edit_reward.inference.generation import Generated
 
 NUMBER = r"(-?[0-9][0-9.eE+-]*)"
 SCORE = re.compile(rf'"score"\s*:\s*\[\s*{NUMBER}\s*,\s*{NUMBER}\s*\]')
-WHOLE_PREFIX = -1  # the parent of a tree's root: all that is cached
-
-
-class Spans(NamedTuple):
-    """Where the two numbers are among a completion's tokens: [start, end) of each."""
-
-    first: tuple[int, int]
-    second: tuple[int, int]
+PREFIX = -1  # the parent of a tree's root: all that is cached
+Span = tuple[int, int]  # [start, end) among a completion's tokens
 
 
 class Tree(NamedTuple):
@@ -43,20 +37,19 @@ class Tree(NamedTuple):
     predictors: list[list[int]]
 
 
-def score_spans(tokens: Sequence[int], processor: ProcessorMixin) -> Spans | None:
-    """The spans of the last `"score": [a, b]` in the text of `tokens`; None where there is none on token boundaries."""
+def score_spans(tokens: Sequence[int], processor: ProcessorMixin) -> tuple[Span, Span] | None:
+    """The spans of both numbers in the last `"score": [a, b]` of the text; None where there is none on token boundaries."""
     pieces = processor.batch_decode([[token] for token in tokens])
-    found = list(SCORE.finditer("".join(pieces)))
-    if not found:
+    matches = list(SCORE.finditer("".join(pieces)))
+    if not matches:
         return None
-    starts, length = {}, 0
-    for place, piece in enumerate(pieces):
+    starts, length = {}, 0  # offset in the text -> index of the token that starts there
+    for i, piece in enumerate(pieces):
         if piece:
-            starts[length] = place
+            starts[length] = i
         length += len(piece)
-    spans = [tuple(starts.get(offset) for offset in found[-1].span(group)) for group in (1, 2)]
-    (a, b), (c, d) = spans
-    return None if a is None or b is None or c is None or d is None else Spans((a, b), (c, d))
+    a, b, c, d = (starts.get(offset) for group in (1, 2) for offset in matches[-1].span(group))
+    return None if a is None or b is None or c is None or d is None else ((a, b), (c, d))
 
 
 def digits_stand_alone(processor: ProcessorMixin) -> bool:
@@ -65,9 +58,9 @@ def digits_stand_alone(processor: ProcessorMixin) -> bool:
     return set("1025") <= set(processor.batch_decode([[token] for token in tokens]))
 
 
-def plant(trunk: Sequence[int], branches: list[list[int]]) -> Tree:
+def build_tree(trunk: Sequence[int], branches: list[list[int]]) -> Tree:
     """The tree of `branches` (of one token or more each) on `trunk` (one or more): what is shared is there once."""
-    tokens, parents = list(trunk), list(range(WHOLE_PREFIX, len(trunk) - 1))
+    tokens, parents = list(trunk), list(range(PREFIX, len(trunk) - 1))
     children: dict[tuple[int, int], int] = {}
     predictors = []
     for branch in branches:
@@ -93,20 +86,20 @@ def branch_scores(
     past, size = batch.cache.get_seq_length(), max(len(tree.tokens) for tree in trees)
     tokens = torch.zeros(len(trees), size, dtype=torch.long)
     depths = torch.zeros(len(trees), size, dtype=torch.long)
-    seen = torch.zeros(len(trees), size, past + size, dtype=torch.bool)
-    seen[:, range(size), range(past, past + size)] = True  # itself; padding too, so that no row of the softmax is empty
+    visible = torch.zeros(len(trees), size, past + size, dtype=torch.bool)
+    visible[:, range(size), range(past, past + size)] = True  # itself; padding too, so that no row of the softmax is empty
     for row, tree in enumerate(trees):
         tokens[row, : len(tree.tokens)] = torch.tensor(tree.tokens)
-        seen[row, :, : prompt.shape[1]] = prompt[row].cpu()
-        seen[row, :, prompt.shape[1] : prompt.shape[1] + cached[row]] = True
+        visible[row, :, : prompt.shape[1]] = prompt[row].cpu()
+        visible[row, :, prompt.shape[1] : prompt.shape[1] + cached[row]] = True
         for node, parent in enumerate(tree.parents):
-            if parent != WHOLE_PREFIX:
-                seen[row, node, past:] |= seen[row, parent, past:]
+            if parent != PREFIX:
+                visible[row, node, past:] |= visible[row, parent, past:]
                 depths[row, node] = depths[row, parent] + 1
     before = prompt.sum(1, keepdim=True) + torch.tensor(cached, device=device)[:, None]
     positions = before + depths.to(device) + model.base_model.rope_deltas.to(device)
-    mask = torch.zeros(seen.shape, dtype=model.dtype, device=device)
-    mask.masked_fill_(~seen.to(device), torch.finfo(model.dtype).min)
+    mask = torch.zeros(visible.shape, dtype=model.dtype, device=device)
+    mask.masked_fill_(~visible.to(device), torch.finfo(model.dtype).min)
     logits = model(
         input_ids=tokens.to(device),
         attention_mask=mask[:, None],
@@ -136,39 +129,39 @@ def expected_scores(
     The probabilities are the model's own, at temperature 1, whatever the completion was drawn with.
     """
     integers = list(range(math.ceil(score_range[0]), math.floor(score_range[1]) + 1))
-    written = [processor.tokenizer.encode(str(integer), add_special_tokens=False) for integer in integers]
-    rows: list[tuple[int, list[int], Spans]] = []
-    for row, (task, completion) in enumerate(zip(tasks, batch.completions, strict=True)):
-        tokens = batch.tokens[row, : batch.lengths[row]].tolist()
-        spans = score_spans(tokens, processor) if _usable(completion.text, task, score_range) else None
+    digits = [processor.tokenizer.encode(str(integer), add_special_tokens=False) for integer in integers]
+    rows: list[tuple[int, list[int], Span, Span]] = []
+    for row, (task, response) in enumerate(zip(tasks, batch.responses, strict=True)):
+        tokens = batch.tokens[row, : response.completion_tokens].tolist()
+        spans = score_spans(tokens, processor) if _usable(response.text, task, score_range) else None
         if spans is not None:
-            rows.append((row, tokens, spans))
+            rows.append((row, tokens, *spans))
     if not rows:
         return [None] * len(tasks)
 
     def means(trunks: Sequence[list[int]], ends: Sequence[int]) -> tuple[list[float], list[int]]:
-        """(mean, place of the most likely integer) of each of `rows`, its integers after `trunks` and before `ends`."""
-        trees, cached = [plant([0], [[0]])] * len(tasks), [0] * len(tasks)  # a row without scores takes part, unread
-        for (row, _, spans), trunk, end in zip(rows, trunks, ends, strict=True):
-            trees[row] = plant(trunk, [[*digits, end] for digits in written])
-            cached[row] = spans.first[0] - 1
+        """(mean, index of the most likely integer) of each of `rows`, its integers after `trunks` and before `ends`."""
+        trees, cached = [build_tree([0], [[0]])] * len(tasks), [0] * len(tasks)  # rows without scores take part, unread
+        for (row, _, first, _), trunk, end in zip(rows, trunks, ends, strict=True):
+            trees[row] = build_tree(trunk, [[*number, end] for number in digits])
+            cached[row] = first[0] - 1
         scores = branch_scores(model, batch, cached, trees)
-        shares = torch.stack([scores[row] for row, _, _ in rows]).double().softmax(-1).cpu()
+        shares = torch.stack([scores[row] for row, *_ in rows]).double().softmax(-1).cpu()
         average = shares @ torch.tensor(integers, dtype=torch.double)
         return average.tolist(), shares.argmax(-1).tolist()
 
     # The last token before the first score is fed again: its logits are needed, and only keys and values are cached.
-    starts = [tokens[spans.first[0] - 1] for _, tokens, spans in rows]
-    firsts, likeliest = means([[start] for start in starts], [tokens[spans.first[1]] for _, tokens, spans in rows])
+    starts = [tokens[first[0] - 1] for _, tokens, first, _ in rows]
+    firsts, likeliest = means([[start] for start in starts], [tokens[first[1]] for _, tokens, first, _ in rows])
     trunks = [
-        [start, *written[place], *tokens[spans.first[1] : spans.second[0]]]
-        for start, place, (_, tokens, spans) in zip(starts, likeliest, rows, strict=True)
+        [start, *digits[best], *tokens[first[1] : second[0]]]
+        for start, best, (_, tokens, first, second) in zip(starts, likeliest, rows, strict=True)
     ]
-    seconds, _ = means(trunks, [tokens[spans.second[1]] for _, tokens, spans in rows])
-    found: list[list[float] | None] = [None] * len(tasks)
-    for (row, _, _), first, second in zip(rows, firsts, seconds, strict=True):
-        found[row] = [first, second]
-    return found
+    seconds, _ = means(trunks, [tokens[second[1]] for _, tokens, _, second in rows])
+    expected: list[list[float] | None] = [None] * len(tasks)
+    for (row, *_), one, other in zip(rows, firsts, seconds, strict=True):
+        expected[row] = [one, other]
+    return expected
 
 
 def _usable(text: str, task: Task, score_range: tuple[float, float]) -> bool:

@@ -68,13 +68,15 @@ def load_model(
     return model
 
 
-def load_for_inference(name: str, spec: Spec, adapter: Path | None = None) -> tuple[PreTrainedModel, ProcessorMixin]:
+def load_for_inference(
+    name: str, spec: Spec, adapter: Path | None = None, attention: str | None = None
+) -> tuple[PreTrainedModel, ProcessorMixin]:
     """(model, processor) of a checkpoint in its own dtype, on this process's GPU where there is one, `adapter` at work on it.
 
     Raises UserError where one of them cannot be loaded.
     """
     processor = load_processor(name, spec)
-    model = load_model(name, "auto", None).to(PartialState(cpu=not torch.cuda.is_available()).device)
+    model = load_model(name, "auto", attention).to(PartialState(cpu=not torch.cuda.is_available()).device)
     if adapter is not None:
         from peft import PeftModel
 

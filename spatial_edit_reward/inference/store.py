@@ -22,8 +22,7 @@ from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.files import differences
 from spatial_edit_reward.inference.request import Backend, Request
 
-# Shards that a process holds at once, each by an open file.
-MAX_HELD = 64
+MAX_SHARDS = 256  # each is held by an open file
 Name = tuple[str, int]
 
 
@@ -107,12 +106,6 @@ def create(file: Path, header: dict[str, Any], overwrite: bool = False) -> None:
         os.replace(partial, file)
 
 
-def shards(names: Sequence[Name]) -> list[Sequence[Name]]:
-    """`names` in order, cut so that several processes find work and each batch is full: the same in every process."""
-    size = min(max(len(names) // 8, 64), 256)
-    return [names[first : first + size] for first in range(0, len(names), size)]
-
-
 def generate_missing(
     file: Path,
     names: Sequence[Name],
@@ -127,47 +120,40 @@ def generate_missing(
     over should it die. What `make_request` has no images for (None) and what `backend` leaves out stays missing. Where nothing
     is missing, `backend` is not called. Raises UserError where `file` cannot be written; the same call then goes on.
     """
-    parts = shards(names)
-    remaining, missing, end = list(range(len(parts))), set(names), 0
+    size = max(len(names) // MAX_SHARDS + 1, 64)  # the same in every process
+    remaining, missing, end = list(range(0, len(names), size)), set(names), 0
 
     def claim(held: ExitStack, wait: bool) -> Iterator[Request]:
-        """The missing requests of shards that no other process has, up to MAX_HELD; with `wait`, those of the next shard."""
+        """The missing requests of the shards that no other process has; with `wait`, of all shards as others are done."""
         nonlocal end
-        claimed = 0
-        for number in list(remaining):
+        for start in list(remaining):
             try:
                 with _one_line_errors(file):
-                    held.enter_context(_lock(file, str(number)).acquire(blocking=wait))
+                    held.enter_context(_lock(file, str(start)).acquire(blocking=wait))
                     new = [(end, name) for end, name, _ in _responses(file, end)]
             except Timeout:
                 continue
-            remaining.remove(number)
-            for _, name in new:
+            remaining.remove(start)
+            for end, name in new:  # noqa: B007 - the next shard goes on from there
                 bar.update(name in missing)
                 missing.discard(name)
-            end = new[-1][0] if new else end
-            for name in parts[number]:
+            for name in names[start : start + size]:
                 if name in missing and (request := make_request(name)) is not None:
                     yield request
-            claimed += 1
-            if claimed == (1 if wait else MAX_HELD):
-                return
 
-    with tqdm(total=len(names), desc=desc, unit="response", smoothing=0.05) as bar:
+    quiet = os.environ.get("RANK", "0") != "0"
+    with tqdm(total=len(names), desc=desc, unit="response", smoothing=0.05, disable=quiet) as bar:
         for wait in (False, True):
-            before = -1
-            while remaining and len(remaining) != before:
-                before = len(remaining)
-                with ExitStack() as held:
-                    requests = claim(held, wait)
-                    if (first := next(requests, None)) is None:
-                        continue
-                    for count, (request, response) in enumerate(backend(chain([first], requests)), 1):
-                        line = {"key": request.key, "sample": request.sample, "task": request.task}
-                        _append(file, line | response._asdict(), sync=count % batch_size == 0)
-                        bar.update((request.key, request.sample) in missing)
-                        missing.discard((request.key, request.sample))
-                    _append(file, None, sync=True)
+            with ExitStack() as held:
+                requests = claim(held, wait)
+                if (first := next(requests, None)) is None:
+                    continue
+                for count, (request, response) in enumerate(backend(chain([first], requests)), 1):
+                    line = {"key": request.key, "sample": request.sample, "task": request.task}
+                    _append(file, line | response._asdict(), sync=count % batch_size == 0)
+                    bar.update((request.key, request.sample) in missing)
+                    missing.discard((request.key, request.sample))
+                _append(file, None, sync=True)
 
 
 def _append(file: Path, line: dict[str, Any] | None, sync: bool) -> None:

@@ -45,13 +45,12 @@ def open_transformers(
         chats = [prompt_messages(one.task, one.instruction, spec, len(one.images)) for one in batch]
         images = [request.images for request in batch]
         generated = generate_batch(model, processor, chats, images, spec.max_new_tokens, sampling, enough)
-        expected: list[list[float] | None] = [None] * len(batch)
+        responses = generated.responses
         if expected_score:
             tasks = [request.task for request in batch]
             expected = expected_scores(model, processor, generated, tasks, spec.score_range)
-        prompts = generated.inputs["attention_mask"].sum(1).tolist()
-        for i, (request, done) in enumerate(zip(batch, generated.completions, strict=True)):
-            yield request, Response(done.text, done.truncated, expected[i], prompts[i], generated.lengths[i])
+            responses = [one._replace(expected=pair) for one, pair in zip(responses, expected, strict=True)]
+        yield from zip(batch, responses, strict=True)
 
     def generate(requests: Iterable[Request]) -> Iterator[tuple[Request, Response]]:
         cut_off: list[Request] = []

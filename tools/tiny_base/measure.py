@@ -18,8 +18,9 @@ from rewards_fn.box_iou import matched_iou
 from spatial_edit_reward.boxes import true_boxes, valid_box
 from spatial_edit_reward.chat import prompt_messages
 from spatial_edit_reward.images import fit
-from spatial_edit_reward.inference.generation import generate, in_batches
+from spatial_edit_reward.inference.generation import generate
 from spatial_edit_reward.inference.model import load_model, load_processor
+from spatial_edit_reward.inference.request import batched
 from tools.tiny_base.__main__ import CHECKPOINT, chat
 from tools.tiny_base.grounding import Conversation, conversation
 from tools.tiny_base.model import SIDE, SPEC
@@ -45,8 +46,7 @@ def grounding(model: PreTrainedModel, processor: ProcessorMixin, count: int, bat
     asked = [conversation(SEED, number, SIDE) for number in range(count)]
     asked = [talk for talk in asked if talk.turns[0].box is not None]
     found = defaultdict[str, list[float]](list)
-    for places in in_batches(len(asked), batch):
-        talks = [asked[place] for place in places]
+    for talks in batched(asked, batch):
         answers = generate(model, processor, [chat(t, 0) for t in talks], [t.images for t in talks], 100)
         for talk, answer in zip(talks, answers, strict=True):
             numbers = BOX.search(answer.text)
@@ -61,8 +61,7 @@ def verdicts(model: PreTrainedModel, processor: ProcessorMixin, groups: int, bat
     """Share of valid verdicts and mean box IoU (rows with a true region) on the verdict prompts of `groups` groups."""
     rows = [row for number in range(groups) for row in group_rows(SEED, number, SIDE)]
     texts: list[str] = []
-    for places in in_batches(len(rows), batch):
-        part = [rows[place] for place in places]
+    for part in batched(rows, batch):
         messages = [prompt_messages(row["task"], row["instruction"], SPEC) for row in part]
         images = [[fit(image, SPEC.pixels) for image in row["images"]] for row in part]
         texts += [c.text for c in generate(model, processor, messages, images, SPEC.max_new_tokens)]

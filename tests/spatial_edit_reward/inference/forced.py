@@ -11,14 +11,14 @@ def writing(model, processor, texts):
     prompts = {}
 
     def allowed(row, ids):
-        place = len(ids) - prompts.setdefault("length", len(ids))
-        return [written[row][place] if place < len(written[row]) else end]
+        i = len(ids) - prompts.setdefault("length", len(ids))
+        return [written[row][i] if i < len(written[row]) else end]
 
     def generate(**inputs):
         prompts.clear()
-        return whole(**inputs, prefix_allowed_tokens_fn=allowed)
+        return original(**inputs, prefix_allowed_tokens_fn=allowed)
 
-    whole = model.generate
+    original = model.generate
     model.generate = generate
     try:
         yield
