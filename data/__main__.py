@@ -9,10 +9,12 @@ Writes `train`, `validation`, `rl` and `heldout` Parquet files, `verdict.json` a
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.recipe import DataRecipe
+from data.synthetic.generate import background_files
 from pipeline.fingerprint import hash_files
 from pipeline.folders import stage_output
 from pipeline.recipe import load_config
@@ -25,44 +27,30 @@ if TYPE_CHECKING:
 
 
 def input_states(recipe: DataRecipe) -> dict[str, Any]:
-    """What the recipe reads, as far as it can be hashed in seconds: annotation files by content, images by size and time.
+    """What the recipe reads, as far as it is known in seconds: annotation files by content, others by size and time.
 
     Raises UserError for backgrounds or a tokenizer that are not there.
     """
-    states: dict[str, Any] = {}
-    for source in recipe.sources:
-        file = Path(source.path)
-        states[source.path] = hash_files(file) if file.is_file() else states_below(file)
-        if source.images:
-            states[str(source.images)] = [
-                state(path) for path in sorted(source.images.parent.glob(f"{source.images.name}*"))
-            ]
     if recipe.tokenizer and not (recipe.tokenizer / "tokenizer.json").is_file():
         raise UserError(f"tokenizer: {recipe.tokenizer}: no tokenizer.json in it")
-    for folder in recipe.benchmarks:
-        states[str(folder)] = states_below(folder)
+    paths = [*(Path(source.path) for source in recipe.sources), *recipe.benchmarks]
     if recipe.backgrounds:
-        from data.synthetic.generate import background_files
-
-        try:
-            background_files(recipe.backgrounds)
-        except FileNotFoundError as error:
-            raise UserError(f"backgrounds: {error}") from None
-        states["backgrounds"] = hash_files(recipe.backgrounds)
+        background_files(recipe.backgrounds)
+        paths.append(recipe.backgrounds)
+    states: dict[str, Any] = {}
+    for path in paths:  # but for the cache that `hf download` keeps in a folder
+        below = (file for file in path.rglob("*") if ".cache" not in file.parts)
+        states[str(path)] = hash_files(path) if path.is_file() else file_states(below)
+    for source in recipe.sources:
+        if source.images:
+            states[str(source.images)] = file_states(source.images.parent.glob(f"{source.images.name}*"))
     return states
 
 
-def states_below(folder: Path) -> list[list[Any]]:
-    """The state of every file below `folder`, but for the cache that `hf download` keeps there."""
-    return [state(path) for path in sorted(folder.rglob("*")) if ".cache" not in path.parts]
-
-
-def state(path: Path) -> list[Any]:
-    """A file's name, size in bytes and time of change; of a folder, or of a link that leads nowhere, the name alone."""
-    if not path.is_file():
-        return [path.name]
-    stat = path.stat()
-    return [path.name, stat.st_size, stat.st_mtime_ns]
+def file_states(paths: Iterable[Path]) -> list[list[Any]]:
+    """Name, size in bytes and time of change of each file; of a folder, or a link that leads nowhere, the name alone."""
+    stats = {path: path.stat() if path.is_file() else None for path in sorted(paths)}
+    return [[path.name, stat.st_size, stat.st_mtime_ns] if stat else [path.name] for path, stat in stats.items()]
 
 
 def build_spec(recipe: DataRecipe, templates: Templates) -> Spec:

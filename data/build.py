@@ -19,7 +19,7 @@ import pyarrow
 from pyarrow import parquet
 from tqdm import tqdm
 
-from data.cleaning.fixer import RowError, policies
+from data.cleaning.fixer import RowError
 from data.cleaning.prepare import Context, RowRecord, prepare_chunk, start
 from data.recipe import SPLITS, DataRecipe, Split, Subsample
 from data.sources import RowSource
@@ -58,9 +58,8 @@ def in_order(context: Context, calls: Iterator[tuple[Any, ...]]) -> Generator[li
 
 def check_policy(records: Sequence[RowRecord], recipe: DataRecipe) -> None:
     """Raises UserError naming the first row with an error that the recipe's policy lets fail the stage."""
-    policy = policies(recipe.policy)
     for row in records:
-        if row.error and policy[row.error.kind] == "fail":
+        if row.error and recipe.policy[row.error.kind] == "fail":
             raise UserError(f"{row.location}: {row.error.kind}: {row.error.detail} (policy: fail)")
 
 

@@ -38,40 +38,32 @@ class Columns(Strict):
 
 
 class Source(Strict):
-    """One public file or dataset, and the splits that its rows may fall to, by share of its connected components."""
+    """One public file or dataset, and the splits that its rows may fall to, by share of its connected components.
+
+    Args:
+        layout: A name in `data.readers.READERS`.
+        path: The file; for `editreward` and `datasets` also a folder or a Hub name.
+        images: The folder of its images, or the start of the tar parts' names; null: beside the file.
+        subset: The split of a `datasets` dataset that is read.
+        score_range: Of its scores; they are rescaled to the recipe's.
+    """
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
-    layout: Annotated[str, Field(description=f"one of {', '.join(READERS)}")]
-    path: Annotated[str, Field(description="the file; for editreward and datasets also a folder or a Hub name")]
-    images: Annotated[
-        Path | None, Field(description="folder, or start of the tar parts' names; null: beside the file")
-    ] = None
-    subset: Annotated[str, Field(description="the split of a `datasets` dataset that is read")] = "train"
+    layout: str
+    path: str
+    images: Path | None = None
+    subset: str = "train"
     columns: Columns | None = None
-    score_range: Annotated[Bounds, Field(description="of its scores; rescaled to the recipe's")] = DEFAULT_SCORE_RANGE
+    score_range: Bounds = DEFAULT_SCORE_RANGE
     splits: Annotated[dict[Split, Share], Field(min_length=1)]
 
-    @field_validator("layout")
-    @classmethod
-    def _known(cls, layout: str) -> str:
-        if layout not in READERS:
-            raise ValueError(f"not one of {', '.join(READERS)}")
-        return layout
-
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _fits_its_reader(self) -> Self:
+        if self.layout not in READERS:
+            raise ValueError(f"layout {self.layout!r} is not one of {', '.join(READERS)}")
         if READERS[self.layout].takes_columns != (self.columns is not None):
             raise ValueError("layout datasets needs `columns`, and no other layout takes them")
         return self
-
-
-class Groups(Strict):
-    """How many synthetic groups (a source and an instruction with four candidates, eight rows) each split gets."""
-
-    train: Count
-    validation: Count
-    rl: Count
-    heldout: Count
 
 
 class Subsample(Strict):
@@ -82,50 +74,52 @@ class Subsample(Strict):
 
 
 class DataRecipe(Strict):
-    """`data.yaml`: `sources`, or `synthetic_groups`, or both."""
+    """`data.yaml`: `sources`, or `synthetic_groups`, or both.
+
+    Args:
+        synthetic_groups: How many groups each split gets: a source and an instruction with four candidates, eight rows.
+        subsample: Shares of a split's rows that are kept; all by default.
+        image_size: Side of a drawn image, or longest side of a background, in pixels.
+        backgrounds: Folder of images to draw on; null: plain ones.
+        tokenizer: Folder with a `tokenizer.json`, to count tokens in the report.
+        prompts: The model's prompts, with $instruction, $low and $high; this project's own by default.
+        prompt_from: Source whose prompts train; null: `prompts`.
+        score_range: Of the scores that the model gives.
+        policy: Kind of error in a row -> fix, drop or fail, over the defaults in `data.cleaning.fixer.KINDS`.
+        box_tolerance: How far out of 0..1000 a box is clamped and not dropped.
+        image_format: Of resized images; png is lossless.
+        benchmarks: Folders whose images must not be trained on.
+        hash_distance: Bits of 64 that a look-alike of these may differ in.
+    """
 
     output_dir: Path
     seed: int = 0
     sources: list[Source] = []
-    synthetic_groups: Groups | None = None
-    subsample: Annotated[
-        dict[Split, Subsample], Field(description="shares of a split's rows that are kept; all by default")
-    ] = {}
-    image_size: Annotated[
-        int, Field(ge=32, description="side of a drawn image, longest side of a background, in pixels")
-    ] = 64
-    backgrounds: Annotated[Path | None, Field(description="folder of images to draw on; null: plain ones")] = None
+    synthetic_groups: dict[Split, Count] = {}
+    subsample: dict[Split, Subsample] = {}
+    image_size: Annotated[int, Field(ge=32)] = 64
+    backgrounds: Path | None = None
     pixels: Pixels
     max_new_tokens: Count
-    tokenizer: Annotated[
-        Path | None, Field(description="folder with a tokenizer.json, to count tokens in the report")
-    ] = None
-    prompts: Annotated[
-        dict[Task, Prompt],
-        Field(description="the model's prompts, with $instruction, $low, $high; this project's own by default"),
-    ] = {}
-    prompt_from: Annotated[str | None, Field(description="source whose prompts train; null: `prompts`")] = None
-    score_range: Annotated[Bounds, Field(description="of the scores that the model gives")] = DEFAULT_SCORE_RANGE
-    policy: Annotated[
-        dict[str, Policy], Field(description="kind of error in a row -> fix, drop or fail (data/cleaning/fixer.py)")
-    ] = {}
-    box_tolerance: Annotated[float, Field(ge=0, description="how far out of 0..1000 a box is clamped, not dropped")] = (
-        5.0
-    )
-    image_format: Annotated[Literal["png", "jpeg"], Field(description="of resized images; png is lossless")] = "png"
-    benchmarks: Annotated[list[Path], Field(description="folders whose images must not be trained on")] = []
-    hash_distance: Annotated[int, Field(ge=0, le=64, description="bits of 64 that a look-alike may differ in")] = 4
+    tokenizer: Path | None = None
+    prompts: dict[Task, Prompt] = {}
+    prompt_from: str | None = None
+    score_range: Bounds = DEFAULT_SCORE_RANGE
+    policy: Annotated[dict[str, Policy], Field(validate_default=True)] = {}
+    box_tolerance: Annotated[float, Field(ge=0)] = 5.0
+    image_format: Literal["png", "jpeg"] = "png"
+    benchmarks: list[Path] = []
+    hash_distance: Annotated[int, Field(ge=0, le=64)] = 4
     processes: Count = os.cpu_count() or 1
 
     @field_validator("policy")
     @classmethod
-    def _of_every_kind(cls, changes: dict[str, Policy]) -> dict[str, Policy]:
-        policies(changes)
-        return changes
+    def _for_every_kind(cls, changes: dict[str, Policy]) -> dict[str, Policy]:
+        return policies(changes)
 
     @model_validator(mode="after")
     def _has_rows_and_prompts(self) -> Self:
-        if not self.sources and self.synthetic_groups is None:
+        if not self.sources and not self.synthetic_groups:
             raise ValueError("nothing to make rows of: give sources or synthetic_groups")
         if self.prompt_from is not None and self.prompts:
             raise ValueError("give prompts or prompt_from, not both")

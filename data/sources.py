@@ -45,9 +45,8 @@ def open_sources(recipe: DataRecipe) -> list[RowSource]:
         )
         for source in recipe.sources
     ]
-    if recipe.synthetic_groups:
-        sources += [RowSource(NAME, {split: 1.0}, partial(synthetic_chunks, recipe, split)) for split in SPLITS]
-    return sources
+    splits = [split for split in SPLITS if split in recipe.synthetic_groups]
+    return sources + [RowSource(NAME, {split: 1.0}, partial(synthetic_chunks, recipe, split)) for split in splits]
 
 
 def public_chunks(source: Source, size: int) -> Iterator[list[Raw]]:

@@ -13,7 +13,7 @@ import pyarrow
 from pyarrow import parquet
 from tokenizers import Tokenizer
 
-from data.cleaning.fixer import RowError, RowFixer, policies
+from data.cleaning.fixer import RowError, RowFixer
 from data.cleaning.verdicts import read_scores, read_verdict
 from data.hashes import Benchmark, pixel_hash
 from data.readers.parts import Slice
@@ -115,7 +115,6 @@ class Preparer:
 
     def __init__(self, context: Context) -> None:
         self.context, self.recipe, self.spec = context, context.recipe, context.spec
-        self.policy = policies(self.recipe.policy)
         folder = self.recipe.tokenizer
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json")) if folder else None
         # A group's rows follow one another and share images.
@@ -125,7 +124,7 @@ class Preparer:
         """(canonical row, its record) of a public row of `source`, whose scores are in `score_range`. Raises RowError."""
         if raw.error:
             raise raw.error
-        fixer = RowFixer(self.policy, self.recipe.box_tolerance)
+        fixer = RowFixer(self.recipe.policy, self.recipe.box_tolerance)
         task = image_task(raw)
         instruction, explained = self.read_instruction(raw, source, task)
         reference = self.read_reference(raw, task, score_range, fixer)

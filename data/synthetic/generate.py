@@ -17,15 +17,16 @@ from data.synthetic.edits import CANDIDATES, Candidate, Change, make_candidate, 
 from data.synthetic.scene import Scene, draw_scene, plain_background, random_scene
 from data.synthetic.words import instruction, perceptual_rationale, semantic_rationale
 from spatial_edit_reward.boxes import BOX_SCALE
+from spatial_edit_reward.errors import UserError
 
 CANDIDATES_PER_GROUP = 4
 
 
 def background_files(folder: Path) -> list[Path]:
-    """The PNG, JPEG and WebP files of `folder`, sorted. Raises FileNotFoundError where there are none."""
+    """The PNG, JPEG and WebP files of `folder`, sorted. Raises UserError where there are none."""
     files = sorted(file for file in folder.glob("*") if file.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"})
     if not files:
-        raise FileNotFoundError(f"{folder}: no PNG, JPEG or WebP photograph in it")
+        raise UserError(f"backgrounds: {folder}: no PNG, JPEG or WebP file in it")
     return files
 
 

@@ -16,9 +16,8 @@ NAME = "synthetic"
 
 def synthetic_chunks(recipe: DataRecipe, split: Split, size: int) -> Iterator[Callable[[], list[Raw]]]:
     """What draws the split's rows, at most `size` at once: a range of the generator's groups that no other split has."""
-    assert recipe.synthetic_groups is not None
-    counts = recipe.synthetic_groups.model_dump()
-    first = sum(counts[earlier] for earlier in SPLITS[: SPLITS.index(split)])
+    counts = recipe.synthetic_groups
+    first = sum(counts.get(earlier, 0) for earlier in SPLITS[: SPLITS.index(split)])
     groups = range(first, first + counts[split])
     step = size // (2 * CANDIDATES_PER_GROUP)
     for start in range(0, len(groups), step):

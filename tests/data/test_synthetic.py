@@ -14,7 +14,7 @@ from data.synthetic.edits import CANDIDATES, OPERATIONS, make_candidate, random_
 from data.synthetic.generate import CANDIDATES_PER_GROUP, background_files, group_rows, normalized
 from data.synthetic.scene import draw_scene, plain_background, random_scene
 from rewards_fn import box_iou, format, score_agreement
-from spatial_edit_reward import Spec, render
+from spatial_edit_reward import Spec, UserError, render
 
 SPEC = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=320)
 SIDE = 64
@@ -112,7 +112,7 @@ def test_damage_grows_with_its_level_and_lowers_both_scores(kind):
         assert 0 <= worse < better < 25
 
 
-def test_photographs_become_backgrounds(tmp_path):
+def test_images_of_a_folder_become_backgrounds(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("a.png", "b.jpg"):
         Image.fromarray(rng.integers(0, 255, (90, 120, 3), dtype=np.uint8)).save(tmp_path / name)
@@ -122,8 +122,8 @@ def test_photographs_become_backgrounds(tmp_path):
     assert [row_error(row, SPEC) for row in rows] == [None] * len(rows)
 
 
-def test_a_folder_without_photographs_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+def test_a_folder_without_backgrounds_is_named(tmp_path):
+    with pytest.raises(UserError, match=str(tmp_path)):
         background_files(tmp_path)
 
 

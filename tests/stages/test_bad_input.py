@@ -63,7 +63,7 @@ def test_stages_name_the_missing_earlier_stage(tmp_path):
             ["save_steps", "multiple"],
         ),
         ("data", {"image_size": 4}, ["data.yaml", "image_size"]),
-        ("data", {"backgrounds": "/nowhere"}, ["/nowhere", "photograph"]),
+        ("data", {"backgrounds": "/nowhere"}, ["/nowhere", "backgrounds"]),
         ("data", {"tokenizer": "/nowhere"}, ["tokenizer", "/nowhere"]),
         ("data", {"policy": {"fense": "fix"}}, ["data.yaml", "policy", "'fense'", "known: "]),
         ("data", {"synthetic_groups": ...}, ["data.yaml: nothing to make rows of"]),
