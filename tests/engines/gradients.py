@@ -2,7 +2,7 @@
 
     torchrun --nproc_per_node 2 -m tests.engines.gradients STAGE OUT.pt --config FILE [--any_option value]
 
-For stage 2, `GENERATED` in the environment names a file with the generated and scored batch that is learnt from.
+For stage 2, `GENERATED` in the environment names a file with the generated and scored batch to learn from.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Gradients(TrainerCallback):
     """Keeps the gradients that an update is made of."""
 
     def __init__(self) -> None:
-        self.found: dict[str, torch.Tensor] = {}
+        self.by_name: dict[str, torch.Tensor] = {}
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        self.found = {n: p.grad.detach().clone() for n, p in model.named_parameters() if p.grad is not None}
+        self.by_name = {n: p.grad.detach().clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
 def sft_trainer(arguments: list[str]) -> Trainer:
@@ -47,14 +47,14 @@ def grpo_trainer(arguments: list[str]) -> Trainer:
     return grpo.train.make_trainer(args, model_args, rewards, Path(stage_args.data_dir))
 
 
-def chosen(batch: dict[str, Any], rows: list[int]) -> dict[str, Any]:
+def select_rows(batch: dict[str, Any], rows: list[int]) -> dict[str, Any]:
     """The generated batch with these rows, in this order; the count of all its tokens stays."""
     batch = split_pixel_values_by_grid(batch)
-    picked = {name: v if torch.is_tensor(v) and not v.ndim else [v[row] for row in rows] for name, v in batch.items()}
-    for name, value in picked.items():
+    selected = {name: v if torch.is_tensor(v) and not v.ndim else [v[row] for row in rows] for name, v in batch.items()}
+    for name, value in selected.items():
         if torch.is_tensor(batch[name]) and batch[name].ndim:
-            picked[name] = torch.stack(value)
-    return unsplit_pixel_values_by_grid(picked)
+            selected[name] = torch.stack(value)
+    return unsplit_pixel_values_by_grid(selected)
 
 
 def padded(batch: dict[str, Any], left: int, right: int, pad_id: int) -> dict[str, Any]:
@@ -78,20 +78,20 @@ def loss_and_gradients(trainer: Trainer, generated: dict[str, Any] | None = None
     if generated is not None:
         rank, processes = trainer.args.process_index, trainer.args.world_size
         each = len(generated["prompt_ids"]) // processes
-        mine = chosen(generated, list(range(rank * each, (rank + 1) * each)))
+        mine = select_rows(generated, list(range(rank * each, (rank + 1) * each)))
         trainer._generate_and_score_completions = lambda rows: mine
     gradients = Gradients()
     trainer.add_callback(gradients)
     trainer.train()
     loss = next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
-    return {**gradients.found, "loss": torch.tensor(loss)}
+    return {**gradients.by_name, "loss": torch.tensor(loss)}
 
 
 if __name__ == "__main__":
     stage, out = sys.argv[1], Path(sys.argv[2])
     trainer = (sft_trainer if stage == "sft" else grpo_trainer)(sys.argv[3:])
     generated = torch.load(os.environ["GENERATED"]) if stage == "grpo" else None
-    found = loss_and_gradients(trainer, generated)
+    gradients = loss_and_gradients(trainer, generated)
     if trainer.is_world_process_zero():
-        torch.save({**found, "processes": torch.tensor(trainer.args.world_size)}, out)
+        torch.save({**gradients, "processes": torch.tensor(trainer.args.world_size)}, out)
     free_memory_and_shutdown(trainer)

@@ -22,9 +22,9 @@ ENGINES = {
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return int(opened.getsockname()[1])
 
 
 def environment() -> dict[str, str]:
@@ -45,8 +45,8 @@ def run_under(engine: str, module: str, *arguments: object) -> subprocess.Comple
 def check_engine(engine: str, output: Path) -> None:
     """Asserts that the run in `output` was of two processes, each under `engine`."""
     wrapped, stage, divided = ENGINES[engine]
-    found = [json.loads(file.read_text()) for file in sorted(output.glob("engine-*.json"))]
-    assert [one["processes"] for one in found] == [PROCESSES] * PROCESSES
-    for one in found:
-        assert one["wrapped"].startswith(wrapped) and one["zero_stage"] == stage
-        assert (one["here"] < 0.6 * one["parameters"]) == divided
+    records = [json.loads(file.read_text()) for file in sorted(output.glob("engine-*.json"))]
+    assert [record["processes"] for record in records] == [PROCESSES] * PROCESSES
+    for record in records:
+        assert record["wrapped"].startswith(wrapped) and record["zero_stage"] == stage
+        assert (record["held"] < 0.6 * record["parameters"]) == divided

@@ -2,7 +2,7 @@
 
     accelerate launch --config_file recipes/accelerate/ENGINE.yaml --num_processes 2 -m tests.engines.run STAGE --config FILE
 
-What was really at work, the number of processes and the class of the wrapped model, is written beside the output.
+What really ran, the number of processes and the class of the wrapped model, is written beside the output.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ def part(parameter: torch.Tensor) -> torch.Tensor:
 
 
 def record_engine() -> None:
-    """Writes what is at work on the first step, per process, as engine-RANK.json into the output folder."""
+    """Writes what runs on the first step, per process, as engine-RANK.json into the output folder."""
     step = Trainer.training_step
 
     def training_step(self, *arguments, **options):
         file = Path(self.args.output_dir) / f"engine-{self.args.process_index}.json"
         if not file.exists():
             plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
-            found = {
+            record = {
                 "processes": self.accelerator.num_processes,
                 "wrapped": type(self.model_wrapped).__name__,
                 "zero_stage": plugin and plugin.zero_stage,
                 "parameters": parameters(self.model_wrapped),
-                "here": sum(part(parameter).numel() for parameter in self.model_wrapped.parameters()),
+                "held": sum(part(parameter).numel() for parameter in self.model_wrapped.parameters()),
             }
-            file.write_text(json.dumps(found))
+            file.write_text(json.dumps(record))
         return step(self, *arguments, **options)
 
     Trainer.training_step = training_step

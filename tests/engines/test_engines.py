@@ -5,8 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from tests.conftest import BASE, run_stage, write_recipe
 from tests.engines.launched import ENGINES, check_engine, run_under
@@ -33,17 +31,20 @@ def history(output):
     return json.loads((output / "trainer_state.json").read_text())["log_history"]
 
 
-def whole(file):
+def tensors(file):
     """The tensors of a safetensors file; some engines write the tied output layer beside the embeddings."""
-    found = load_file(file)
-    tied = found.pop("lm_head.weight", None)
-    assert tied is None or torch.equal(tied, found["model.language_model.embed_tokens.weight"])
-    return found
+    import torch
+    from safetensors.torch import load_file
+
+    weights = load_file(file)
+    tied = weights.pop("lm_head.weight", None)
+    assert tied is None or torch.equal(tied, weights["model.language_model.embed_tokens.weight"])
+    return weights
 
 
-def furthest(one, other):
+def max_difference(one, other):
     """The largest difference of two safetensors files with the same tensors, none of them empty."""
-    a, b = whole(one), whole(other)
+    a, b = tensors(one), tensors(other)
     assert set(a) == set(b) and all(tensor.numel() for tensor in [*a.values(), *b.values()])
     return max(float((a[name] - b[name]).abs().max()) for name in a)
 
@@ -55,7 +56,7 @@ def succeeded(done):
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory, small_data):
-    """Folder with the base and its spec, the recipes' place, and the folder of rows."""
+    """Folder with the base and its spec, the folder for recipes, and the folder of rows."""
     folder = tmp_path_factory.mktemp("engines")
     shutil.copytree(BASE, folder / "base")
     shutil.copy(small_data / "verdict.json", folder / "base")
@@ -85,7 +86,7 @@ def test_sft_ends_with_the_weights_of_one_process(inputs, alone, engine):
     check_engine(engine, output)
     assert done.stdout.count("engine: ") == 1 and ", 2 processes" in done.stdout
     assert json.loads((output / "merged" / "export_report.json").read_text())["passed"]
-    assert furthest(alone / "merged/model.safetensors", output / "merged/model.safetensors") < 1e-4
+    assert max_difference(alone / "merged/model.safetensors", output / "merged/model.safetensors") < 1e-4
     assert moved_by_resuming(engine, "sft", file, 4, "adapter/adapter_model.safetensors") < 1e-6
 
 
@@ -99,7 +100,7 @@ def moved_by_resuming(engine, stage, file, last, trained):
     record.write_text(json.dumps({**json.loads(record.read_text()), "finished": False}))
     done = succeeded(run_under(engine, stage, "--config", file))
     assert done.stdout.count(f"going on from {output / f'checkpoint-{last // 2}'}") == 1
-    return furthest(before, output / trained)
+    return max_difference(before, output / trained)
 
 
 @pytest.fixture(scope="module")
@@ -127,10 +128,10 @@ def test_grpo_of_all_parameters_agrees_resumes_and_its_weights_are_whole(inputs,
     # Adam forgets the scale of gradients: their norm shows whether an engine weights accumulated batches otherwise.
     assert [one["grad_norm"] for one in ours[:2]] == pytest.approx([one["grad_norm"] for one in theirs[:2]], rel=1e-3)
     weights = "weights/model.safetensors"
-    assert furthest(first / weights, output / weights) < 1e-3
-    assert furthest(inputs[0] / "base/model.safetensors", output / weights) > 1e-5  # it trained
+    assert max_difference(first / weights, output / weights) < 1e-3
+    assert max_difference(inputs[0] / "base/model.safetensors", output / weights) > 1e-5  # it trained
     merged = inputs[0] / f"merged-{engine}"
     merge = ["--base", inputs[0] / "base", "--checkpoint", output / "weights", "--output_dir", merged]
     succeeded(run_stage("export", "merge", *merge))
-    assert furthest(inputs[0] / "base/model.safetensors", merged / "model.safetensors") > 1e-5
+    assert max_difference(inputs[0] / "base/model.safetensors", merged / "model.safetensors") > 1e-5
     assert moved_by_resuming(engine, "grpo", file, 2, weights) < 1e-6

@@ -4,18 +4,23 @@ import subprocess
 import sys
 
 import pytest
-import torch
-from datasets import Dataset
+import yaml
 
-from data.rows import features
-from pipeline.recipe import read_yaml
 from tests.conftest import BASE, ROOT, write_recipe
-from tests.engines.gradients import chosen, grpo_trainer, loss_and_gradients, padded, sft_trainer
 from tests.engines.launched import environment, free_port
 
 TOLERANCE = 1e-5
 ROWS = 8
 COMMON = {"report_to": "none", "save_strategy": "no", "logging_steps": 1, "max_steps": 1, "max_grad_norm": 0.0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def heavy_imports():
+    """Made when the first test runs, not when tests are collected."""
+    global grpo_trainer, loss_and_gradients, padded, select_rows, sft_trainer, torch
+    import torch
+
+    from tests.engines.gradients import grpo_trainer, loss_and_gradients, padded, select_rows, sft_trainer
 
 
 def same(one, other):
@@ -27,7 +32,7 @@ def same(one, other):
         assert float((one[name] - other[name]).abs().max()) < TOLERANCE, name
 
 
-def of_two_processes(stage, tmp_path, *arguments, **more):
+def run_two_processes(stage, tmp_path, *arguments, **more):
     """Loss and gradients of two real processes under DDP."""
     out = tmp_path / "out.pt"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
@@ -36,14 +41,18 @@ def of_two_processes(stage, tmp_path, *arguments, **more):
         [*map(str, command)], cwd=ROOT, env={**environment(), **more}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    found = torch.load(out)
-    assert int(found["processes"]) == 2
-    return found
+    gradients = torch.load(out)
+    assert int(gradients["processes"]) == 2
+    return gradients
 
 
 @pytest.fixture(scope="module")
 def sft_recipe(tmp_path_factory, small_data):
     """Stage 1 on eight rows of unlike length, which are one batch."""
+    from datasets import Dataset
+
+    from data.rows import features
+
     folder = tmp_path_factory.mktemp("sft")
     data = folder / "data"
     data.mkdir()
@@ -97,7 +106,7 @@ def test_sft_padding(sft_recipe, whole_sft, left, right):
 @pytest.mark.slow
 @pytest.mark.parametrize(("rows", "steps"), [(4, 1), (1, 4)])
 def test_sft_in_two_processes(sft_recipe, whole_sft, tmp_path, rows, steps):
-    same(of_two_processes("sft", tmp_path, *sft_options(sft_recipe, rows, steps)), whole_sft)
+    same(run_two_processes("sft", tmp_path, *sft_options(sft_recipe, rows, steps)), whole_sft)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +121,9 @@ def grpo_recipe(tmp_path_factory, small_data):
         "model_name_or_path": str(base),
         "data_dir": str(small_data),
         "output_dir": str(folder / "out"),
-        "lora_target_modules": read_yaml(ROOT / "recipes" / "tiny" / "sft.yaml")["lora_target_modules"],  # every layer
+        "lora_target_modules": yaml.safe_load((ROOT / "recipes" / "tiny" / "sft.yaml").read_text())[
+            "lora_target_modules"
+        ],  # every layer
         "temperature": 0.5,
         "num_generations": 4,
         "reward_funcs": ["tests.stages.length_reward:length"],
@@ -150,25 +161,25 @@ def whole_grpo(grpo_recipe, generated):
 
 @pytest.mark.parametrize(("rows", "steps", "loss"), [(4, 2, "dapo"), (1, 8, "dapo"), (2, 4, "grpo"), (2, 4, "dr_grpo")])
 def test_grpo_split(grpo_recipe, generated, whole_grpo, rows, steps, loss):
-    found = loss_and_gradients(grpo_trainer(grpo_options(grpo_recipe, rows, steps, loss)), generated)
-    same(found, whole_grpo[loss])
+    gradients = loss_and_gradients(grpo_trainer(grpo_options(grpo_recipe, rows, steps, loss)), generated)
+    same(gradients, whole_grpo[loss])
 
 
-def test_one_loss_that_the_readme_warns_of_does_depend_on_the_split(grpo_recipe, generated, whole_grpo):
-    found = loss_and_gradients(grpo_trainer(grpo_options(grpo_recipe, 2, 4, "bnpo")), generated)
-    assert max(float((found[name] - whole_grpo["bnpo"][name]).abs().max()) for name in found) > 10 * TOLERANCE
+def test_one_loss_that_the_docs_warn_of_does_depend_on_the_split(grpo_recipe, generated, whole_grpo):
+    gradients = loss_and_gradients(grpo_trainer(grpo_options(grpo_recipe, 2, 4, "bnpo")), generated)
+    assert max(float((gradients[name] - whole_grpo["bnpo"][name]).abs().max()) for name in gradients) > 10 * TOLERANCE
 
 
 @pytest.mark.parametrize(("left", "right"), [(9, 0), (0, 13), (5, 3)])
 def test_grpo_padding(grpo_recipe, generated, whole_grpo, tiny_processor, left, right):
     wider = padded(generated, left, right, tiny_processor.tokenizer.pad_token_id)
     assert wider["prompt_ids"].shape[1] == generated["prompt_ids"].shape[1] + left
-    found = loss_and_gradients(grpo_trainer(grpo_options(grpo_recipe, ROWS, 1)), wider)
-    same(found, whole_grpo["dapo"])
+    gradients = loss_and_gradients(grpo_trainer(grpo_options(grpo_recipe, ROWS, 1)), wider)
+    same(gradients, whole_grpo["dapo"])
 
 
 def test_grpo_order(grpo_recipe, generated, whole_grpo):
-    turned = chosen(generated, [5, 2, 7, 0, 3, 6, 1, 4])
+    turned = select_rows(generated, [5, 2, 7, 0, 3, 6, 1, 4])
     same(loss_and_gradients(grpo_trainer(grpo_options(grpo_recipe, 4, 2)), turned), whole_grpo["dapo"])
 
 
@@ -177,5 +188,5 @@ def test_grpo_order(grpo_recipe, generated, whole_grpo):
 def test_grpo_in_two_processes(grpo_recipe, generated, whole_grpo, tmp_path, rows, steps):
     file = tmp_path / "generated.pt"
     torch.save(generated, file)
-    found = of_two_processes("grpo", tmp_path, *grpo_options(grpo_recipe, rows, steps), GENERATED=str(file))
-    same(found, whole_grpo["dapo"])
+    gradients = run_two_processes("grpo", tmp_path, *grpo_options(grpo_recipe, rows, steps), GENERATED=str(file))
+    same(gradients, whole_grpo["dapo"])

@@ -19,11 +19,11 @@ def launch(*options, **more):
     )
 
 
-def errors(said):
-    return [line for line in said.splitlines() if line.startswith("error: ")]
+def errors(stderr):
+    return [line for line in stderr.splitlines() if line.startswith("error: ")]
 
 
-def test_an_error_of_all_processes_is_said_once(tmp_path):
+def test_an_error_of_all_processes_is_printed_once(tmp_path):
     recipe = write_recipe(
         tmp_path / "sft.yaml",
         "sft",
@@ -32,9 +32,9 @@ def test_an_error_of_all_processes_is_said_once(tmp_path):
         ddp_backend="gloo",
     )
     process = launch("--nproc_per_node", 2, "--master_port", free_port(), "-m", "sft", "--config", recipe)
-    _, said = process.communicate(timeout=240)
+    _, stderr = process.communicate(timeout=240)
     assert process.returncode != 0
-    assert errors(said) == [f"error: {tmp_path / 'data'} is not there: run 'make data' first (with the same RECIPE)"]
+    assert errors(stderr) == [f"error: {tmp_path / 'data'} is not there: run 'make data' first (with the same RECIPE)"]
     assert not (tmp_path / "out").exists()
 
 
@@ -43,11 +43,11 @@ def test_a_variable_that_the_second_node_lacks_is_named(tmp_path, small_data):
     recipe = write_recipe(
         tmp_path / "sft.yaml", "sft", data_dir=str(small_data), output_dir=str(tmp_path / "out"), ddp_backend="gloo"
     )
-    place = ["--master_addr", "127.0.0.1", "--master_port", free_port()]
+    address = ["--master_addr", "127.0.0.1", "--master_port", free_port()]
     stage = ["-m", "sft", "--config", recipe]
-    nodes = [["--nnodes", 2, "--nproc_per_node", 1, "--node_rank", rank, *place, *stage] for rank in (0, 1)]
+    nodes = [["--nnodes", 2, "--nproc_per_node", 1, "--node_rank", rank, *address, *stage] for rank in (0, 1)]
     first, second = launch(*nodes[0], NCCL_IB_HCA="mlx5_0"), launch(*nodes[1])
-    said = [process.communicate(timeout=240)[1] for process in (first, second)]
+    stderrs = [process.communicate(timeout=240)[1] for process in (first, second)]
     assert first.returncode != 0 and second.returncode != 0
-    assert errors(said[0]) == [] and len(errors(said[1])) == 1
-    assert "not set here, but on the first node: NCCL_IB_HCA=mlx5_0" in errors(said[1])[0]
+    assert errors(stderrs[0]) == [] and len(errors(stderrs[1])) == 1
+    assert "not set here, but on the first node: NCCL_IB_HCA=mlx5_0" in errors(stderrs[1])[0]

@@ -6,8 +6,6 @@ import sys
 import time
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from tests.conftest import BASE, ROOT, quiet, run_stage, write_recipe
 
@@ -53,10 +51,14 @@ def stopped_after(command, checkpoint, how):
 
 
 def adapter(folder):
+    from safetensors.torch import load_file
+
     return load_file(folder / "adapter" / "adapter_model.safetensors")
 
 
 def same_weights(a, b):
+    import torch
+
     return set(a) == set(b) and all(torch.equal(a[name], b[name]) for name in a)
 
 
