@@ -57,18 +57,19 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 def reasons(report: Mapping[str, Any], action: str) -> list[str]:
     """Two lines for each kind of row that was "dropped" or "fixed", the most frequent first: what it is, and one example.
 
-    The number of rows stands before the kind, by source where there are several.
+    The number of rows stands before the kind, that of each source after it where there are several.
     """
-    counts = {name: rows[action] for name, rows in report["sources"].items() if rows[action]}
+    counts = {name: rows[action] for name, rows in report["sources"].items()}
     total = sum((Counter(kinds) for kinds in counts.values()), Counter())
     lines = [f"{action}, by reason:"] if total else []
     for kind, count in total.most_common():
-        by_source = ", ".join(f"{name} {kinds[kind]}" for name, kinds in counts.items() if kind in kinds)
+        meaning, fix = KINDS[kind].meaning, KINDS[kind].fix
+        if fix:
+            meaning += f" ({fix})" if action == "fixed" else f" (with `policy: {{{kind}: fix}}` it is {fix})"
+        if len(counts) > 1:
+            meaning += f" [{', '.join(f'{name} {kinds[kind]}' for name, kinds in counts.items() if kind in kinds)}]"
         example = report["examples"][kind]
-        lines.append(
-            f"{count:>7}  {kind}: {KINDS[kind].meaning}{f' ({by_source})' if len(report['sources']) > 1 else ''}"
-        )
-        lines.append(f"         e.g. {example['location']}: {example['detail']}")
+        lines += [f"{count:>7}  {kind}: {meaning}", f"         e.g. {example['location']}: {example['detail']}"]
     return lines
 
 

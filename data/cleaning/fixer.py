@@ -6,62 +6,63 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 Policy = Literal["fix", "drop", "fail"]
+MAX_DETAIL = 200  # characters: a row may hold a whole image as text where its path is expected
 
 
 class Kind(NamedTuple):
-    """A kind of error: what is done by default, whether there is a fix at all, and what is wrong (with its fix)."""
+    """A kind of error: what is done by default, what is wrong, and what a fix does to it, if there is one."""
 
     default: Policy
-    fixable: bool
     meaning: str
+    fix: str | None = None
 
 
 KINDS: dict[str, Kind] = {
     # the row
-    "not_json": Kind("drop", False, "the line is no JSON"),
-    "not_a_row": Kind("drop", False, "a key that the layout needs is missing or of another shape"),
-    "repeated_id": Kind("drop", False, "an earlier row has its id"),
-    "no_images": Kind("drop", False, "it names no image"),
-    "image_count": Kind("drop", False, "it has neither one image (pq) nor two (sc)"),
-    "task_disagrees": Kind("drop", False, "its number of images, its verdict's keys and its `solution` disagree"),
-    "no_verdict": Kind("drop", False, "it has no answer to learn from or to compare with"),
-    "no_instruction": Kind("drop", False, "it has no instruction, and the prompt template does not explain its prompt"),
+    "not_json": Kind("drop", "the line is no JSON"),
+    "not_a_row": Kind("drop", "a key that the layout needs is missing or of another shape"),
+    "repeated_id": Kind("drop", "an earlier row has its id"),
+    "no_images": Kind("drop", "it names no image"),
+    "image_count": Kind("drop", "it has neither one image (pq) nor two (sc)"),
+    "task_disagrees": Kind("drop", "its number of images, its verdict's keys and its `solution` disagree"),
+    "no_verdict": Kind("drop", "it has no answer to learn from or to compare with"),
+    "no_instruction": Kind("drop", "it has no instruction, and the prompt template does not explain its prompt"),
     # the images
-    "image_missing": Kind("drop", False, "an image is not there"),
-    "image_outside": Kind("drop", False, "an image's path leaves the source's image folder"),
-    "image_too_large": Kind("drop", False, "an image has more bytes or pixels than are opened"),
-    "image_unreadable": Kind("drop", False, "an image cannot be decoded to its end"),
+    "image_missing": Kind("drop", "an image is not there"),
+    "image_outside": Kind("drop", "an image's path leaves the source's image folder"),
+    "image_too_large": Kind("drop", "an image has more bytes or pixels than are opened"),
+    "image_unreadable": Kind("drop", "an image cannot be decoded to its end"),
     # the verdict's text
-    "think": Kind("fix", True, "a <think> part before the verdict (removed)"),
-    "fence": Kind("fix", True, "a code fence around the verdict (removed)"),
-    "prose": Kind("fix", True, "text around the JSON object (removed)"),
-    "broken_json": Kind("drop", True, "JSON with a slip such as a trailing comma (repaired by json_repair)"),
-    "unreadable_verdict": Kind("drop", False, "no JSON object in the answer"),
-    "repeated_key": Kind("drop", False, "a key is given twice"),
-    "key_typo": Kind("fix", True, "a misspelt key, such as `lable` (the nearest missing key is taken)"),
-    "missing_key": Kind("drop", False, "a key of the verdict or of a region is missing"),
-    "extra_key": Kind("fix", True, "a key that a verdict or a region does not have (left out)"),
-    "key_order": Kind("fix", True, "the verdict's keys are not in the task's order (put in order)"),
-    "region_shape": Kind("drop", False, "`edit_region` is no list of objects"),
-    "region_id": Kind("fix", True, "region ids are not 0, 1, 2, ... (numbered anew, cites with them)"),
-    "repeated_region_id": Kind("drop", False, "two regions have one id"),
-    "label": Kind("drop", False, "a region's label is no text"),
-    "label_space": Kind("fix", True, "white space around or doubled in a label (removed)"),
-    "box_shape": Kind("drop", False, "a box is not four numbers"),
-    "box_string": Kind("fix", True, "a box's number is written as text (read)"),
-    "box_edge": Kind("fix", True, "a box is out of 0..1000 by no more than `box_tolerance` (clamped)"),
-    "box_outside": Kind("drop", False, "a box is out of 0..1000 by more"),
-    "box_swapped": Kind("fix", True, "x2 < x1 or y2 < y1 (exchanged)"),
-    "box_empty": Kind("drop", False, "a box has no area"),
-    "score_string": Kind("fix", True, "a score is written as text, as in 20 or 20/25 (read)"),
-    "score_shape": Kind("drop", False, "`score` is not two numbers"),
-    "score_outside": Kind("drop", False, "a score is out of the source's range"),
-    "cite_without_box": Kind("drop", True, "the reasoning cites a region that is not there (the tag is removed)"),
-    "reasoning_form": Kind("drop", False, "the reasoning fails a check of valid verdicts"),
+    "think": Kind("fix", "a <think> part before the verdict", "removed"),
+    "fence": Kind("fix", "a code fence around the verdict", "removed"),
+    "prose": Kind("fix", "text around the JSON object", "removed"),
+    "broken_json": Kind("drop", "JSON with a slip such as a trailing comma", "repaired by json_repair"),
+    "unreadable_verdict": Kind("drop", "no JSON object in the answer"),
+    "repeated_key": Kind("drop", "a key is given twice"),
+    "key_typo": Kind("fix", "a misspelt key, such as `lable`", "read as the nearest missing key"),
+    "missing_key": Kind("drop", "a key of the verdict or of a region is missing"),
+    "extra_key": Kind("fix", "a key that a verdict or a region does not have", "left out"),
+    "key_order": Kind("fix", "the verdict's keys are not in the task's order", "put in order"),
+    "region_shape": Kind("drop", "`edit_region` is no list of objects"),
+    "region_id": Kind("fix", "region ids are not 0, 1, 2, ...", "numbered anew, cites with them"),
+    "repeated_region_id": Kind("drop", "two regions have one id"),
+    "label": Kind("drop", "a region's label is no text"),
+    "label_space": Kind("fix", "white space around or doubled in a label", "removed"),
+    "box_shape": Kind("drop", "a box is not four numbers"),
+    "box_string": Kind("fix", "a box's number is written as text", "read"),
+    "box_edge": Kind("fix", "a box is out of 0..1000 by no more than `box_tolerance`", "clamped"),
+    "box_outside": Kind("drop", "a box is out of 0..1000 by more"),
+    "box_swapped": Kind("fix", "x2 < x1 or y2 < y1", "exchanged"),
+    "box_empty": Kind("drop", "a box has no area"),
+    "score_string": Kind("fix", "a score is written as text, as in 20 or 20/25", "read"),
+    "score_shape": Kind("drop", "`score` is not two numbers"),
+    "score_outside": Kind("drop", "a score is out of the source's range"),
+    "cite_without_box": Kind("drop", "the reasoning cites a region that is not there", "read without the tag"),
+    "reasoning_form": Kind("drop", "the reasoning fails a check of valid verdicts"),
     # the row among the others
-    "benchmark_overlap": Kind("drop", False, "an image is one of a benchmark's, exactly or to the eye"),
-    "not_for_sft": Kind("drop", False, "it fell to train or validation, and has no complete verdict to imitate"),
-    "subsampled": Kind("drop", False, "the recipe keeps only a share of its split's rows of its kind"),
+    "benchmark_overlap": Kind("drop", "an image is one of a benchmark's, exactly or to the eye"),
+    "not_for_sft": Kind("drop", "it fell to train or validation, and has no complete verdict to imitate"),
+    "subsampled": Kind("drop", "the recipe keeps only a share of its split's rows of its kind"),
 }
 
 
@@ -70,7 +71,7 @@ class RowError(Exception):
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(kind, detail)
-        self.kind, self.detail = kind, detail
+        self.kind, self.detail = kind, detail if len(detail) <= MAX_DETAIL else f"{detail[:MAX_DETAIL]}..."
 
 
 class RowFixer:
@@ -96,6 +97,6 @@ def policies(changes: Mapping[str, Policy]) -> dict[str, Policy]:
     for kind, policy in changes.items():
         if kind not in KINDS:
             raise ValueError(f"{kind!r} is no kind of error in a row; known: {', '.join(KINDS)}")
-        if policy == "fix" and not KINDS[kind].fixable:
+        if policy == "fix" and KINDS[kind].fix is None:
             raise ValueError(f"{kind!r} cannot be fixed: drop or fail")
     return {kind: changes.get(kind, known.default) for kind, known in KINDS.items()}

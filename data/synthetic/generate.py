@@ -30,7 +30,7 @@ def background_files(folder: Path) -> list[Path]:
     return files
 
 
-def photograph(rng: np.random.Generator, files: Sequence[Path], image_size: int) -> Image.Image:
+def random_background(rng: np.random.Generator, files: Sequence[Path], image_size: int) -> Image.Image:
     """A random one of `files`, upright, as RGB, its longer side shrunk to `image_size` pixels."""
     with Image.open(files[int(rng.integers(len(files)))]) as opened:
         image = ImageOps.exif_transpose(opened).convert("RGB")
@@ -66,7 +66,9 @@ def random_group(
 ) -> tuple[Scene, tuple[Change, ...], list[Candidate]]:
     """A source scene, a request for one or two changes, and its candidates; a scene too full for them is drawn again."""
     while True:
-        background = photograph(rng, backgrounds, image_size) if backgrounds else plain_background(rng, image_size)
+        background = (
+            random_background(rng, backgrounds, image_size) if backgrounds else plain_background(rng, image_size)
+        )
         source = random_scene(rng, background)
         request = random_request(rng, source, 1 if rng.random() < 0.7 else 2)
         if request is None:

@@ -163,7 +163,7 @@ CASES = [
     drop("no reasoning", pq(reasoning=...), "missing_key"),
     drop("a region without a box", region(bbox_2d=...), "missing_key"),
     fix("a key too many", sc(confidence=0.9), "extra_key"),
-    fix("a region's key too many", region(colour="blue"), "extra_key"),
+    fix("a region's key too many", region(color="blue"), "extra_key"),
     fix("score first", row({"score": SC["score"], **SC}), "key_order"),
     # regions
     drop("regions as an object", sc(edit_region={"id": 0}), "region_shape"),

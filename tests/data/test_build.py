@@ -13,7 +13,7 @@ from tests.data.conftest import data_recipe, human_rows, noise, prepared, write_
 OWN_SC = "<image><image>Compare. The editor was told: {}\nGive success and over-editing, 0 to 25."
 OWN_PQ = "<image>Look closely. The editor was told: {}\nGive naturalness and artifacts, 0 to 25."
 # Instruction by edit: edits 0 and 1 are of one source picture.
-WORDS = [f"{verb} the {thing}." for verb in ("Remove", "Paint", "Move") for thing in ("cup", "old lamp", "dog")]
+WORDS = [f"{verb} the {noun}." for verb in ("Remove", "Paint", "Move") for noun in ("cup", "old lamp", "dog")]
 
 
 def chat(prompt: str, verdict: dict, images: list[str]) -> dict:

@@ -22,7 +22,7 @@ def test_own_words_are_asked_and_the_other_task_keeps_its_prompt(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"prompts": {"sc": "No place for it."}}, "prompts.sc"),
         ({"prompts": {"sc": "$5 for $instruction"}}, "prompts.sc"),
@@ -30,7 +30,7 @@ def test_own_words_are_asked_and_the_other_task_keeps_its_prompt(tmp_path):
         ({"prompts": {"sc": "$instruction"}, "prompt_from": "drawn"}, "prompts or prompt_from"),
     ],
 )
-def test_words_that_cannot_ask_are_refused_by_key(tmp_path, changes, said):
+def test_words_that_cannot_ask_are_refused_by_key(tmp_path, changes, message):
     done, _ = prepared(data_recipe(tmp_path, [], synthetic_groups=GROUPS, **changes))
-    assert done.returncode != 0 and said in done.stderr.splitlines()[-1]
+    assert done.returncode != 0 and message in done.stderr.splitlines()[-1]
     assert not (tmp_path / "data").exists()

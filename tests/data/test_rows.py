@@ -20,7 +20,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({}, None),
         ({"task": "zz"}, "task 'zz'"),
@@ -38,9 +38,9 @@ GOOD = {
         ({"reference": {**GOOD["reference"], "edit_region": None}}, None),
     ],
 )
-def test_what_is_wrong_with_a_row(small_data, change, said):
+def test_what_is_wrong_with_a_row(small_data, change, message):
     error = row_error({**GOOD, **change}, load_spec(small_data))
-    assert (error is None) if said is None else said in error
+    assert (error is None) if message is None else message in error
 
 
 def test_rows_come_back_and_split_groups_are_disjoint(small_data):
@@ -64,13 +64,13 @@ def test_what_trl_collates_is_the_prompt_with_images_and_the_verdict(small_data,
     collate = DataCollatorForVisionLanguageModeling(tiny_processor, completion_only_loss=True)
     batch = collate([rows[0], rows[1]])
     image = tiny_processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
-    # 64 x 64 pixels, patches of 8 merged 2 x 2: sixteen tokens a picture
+    # 64 x 64 pixels, patches of 8 merged 2 x 2: sixteen tokens an image
     assert (batch["input_ids"] == image).sum(dim=1).tolist() == [32, 16]
-    for place, row in enumerate((rows[0], rows[1])):
-        labels = batch["labels"][place]
-        said = tiny_processor.tokenizer.decode(labels[labels != -100])
-        assert said.endswith("<|im_end|>\n")
-        verdict = parse(said.removesuffix("<|im_end|>\n"), row["task"])
+    for index, row in enumerate((rows[0], rows[1])):
+        labels = batch["labels"][index]
+        completion = tiny_processor.tokenizer.decode(labels[labels != -100])
+        assert completion.endswith("<|im_end|>\n")
+        verdict = parse(completion.removesuffix("<|im_end|>\n"), row["task"])
         assert verdict.score == row["reference"]["score"]
 
 

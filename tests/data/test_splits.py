@@ -13,7 +13,7 @@ TIES = st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=3), min_size=1
 
 @given(TIES)
 def test_a_component_is_what_ties_reach(ties):
-    found = components(ties)
+    labels = components(ties)
     reach = list(range(len(ties)))
     for _ in ties:  # by the slow way: labels spread until nothing changes
         for one in range(len(ties)):
@@ -21,8 +21,8 @@ def test_a_component_is_what_ties_reach(ties):
                 if set(ties[one]) & set(ties[other]):
                     reach[one] = reach[other] = min(reach[one], reach[other])
     same = [[a == b for b in reach] for a in reach]
-    assert [[bool(a == b) for b in found] for a in found] == same
-    firsts = [label for place, label in enumerate(found) if label not in found[:place]]
+    assert [[bool(a == b) for b in labels] for a in labels] == same
+    firsts = [label for index, label in enumerate(labels) if label not in labels[:index]]
     assert firsts == list(range(len(firsts)))
 
 
@@ -38,10 +38,10 @@ def test_no_tie_crosses_splits(ties, seed):
 def test_a_pq_row_listed_before_its_sc_row_follows_it():
     # pq of edit B, then sc of A -> B, then sc of A -> C, then something else
     ties = [["B"], ["A", "B"], ["A", "C"], ["X", "Y"]]
-    found = components(ties).tolist()
-    assert found == [0, 0, 0, 1]
+    labels = components(ties).tolist()
+    assert labels == [0, 0, 0, 1]
     for seed in range(20):
-        splits = assign(np.array(found), [0, 0, 0, 0], [{"train": 1, "rl": 1}], seed)
+        splits = assign(np.array(labels), [0, 0, 0, 0], [{"train": 1, "rl": 1}], seed)
         assert len(set(splits[:3])) == 1
         assert Counter(splits[:1] + splits[3:]) == {"train": 1, "rl": 1}
 

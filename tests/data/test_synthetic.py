@@ -91,20 +91,20 @@ def test_scores_follow_the_rule(seed, kind):
 
 
 def test_every_operation_and_candidate_comes_up():
-    asked = {request.kind for seed in range(60) for request in made(seed, "done")[1]}
-    assert asked == set(OPERATIONS)
+    kinds = {request.kind for seed in range(60) for request in made(seed, "done")[1]}
+    assert kinds == set(OPERATIONS)
     lengths = {len(row["reference"]["edit_region"]) for n in range(60) for row in group_rows(1, n, SIDE)[::2]}
     assert {0, 1, 2, 3} <= lengths
 
 
 @pytest.mark.parametrize("kind", LOSS_PER_LEVEL)
 def test_damage_grows_with_its_level_and_lowers_both_scores(kind):
-    picture = group_rows(2, 2, SIDE)[0]["images"][0]
+    image = group_rows(2, 2, SIDE)[0]["images"][0]
 
     def damage(level):
-        hurt = degrade(picture, kind, level, np.random.default_rng(0))
-        assert hurt.size == picture.size
-        return float(np.abs(np.asarray(hurt, float) - np.asarray(picture, float)).mean())
+        hurt = degrade(image, kind, level, np.random.default_rng(0))
+        assert hurt.size == image.size
+        return float(np.abs(np.asarray(hurt, float) - np.asarray(image, float)).mean())
 
     assert damage(0) == 0
     assert 0 < damage(1) < damage(4)
@@ -128,7 +128,7 @@ def test_a_folder_without_backgrounds_is_named(tmp_path):
 
 
 @given(st.tuples(st.integers(0, 63), st.integers(0, 63)), st.integers(1, 640), st.integers(1, 640))
-def test_boxes_are_normalised_to_a_thousand(corner, width, height):
+def test_boxes_are_normalized_to_a_thousand(corner, width, height):
     x, y = min(corner[0], width), min(corner[1], height)
     box = normalized((x, y, width, height), (width, height))
     assert box[2:] == [1000, 1000]

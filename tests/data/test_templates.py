@@ -35,10 +35,10 @@ def test_what_is_recovered_explains_the_prompts_and_renders_them_again(before, a
     template = recover((prompt, None) for prompt in prompts)
     assert template is not None
     for prompt in prompts:
-        found = template.instruction(prompt)
-        assert found and found.join(template.pieces) == prompt
+        instruction = template.instruction(prompt)
+        assert instruction and instruction.join(template.pieces) == prompt
         spec = SPEC.model_copy(update={"prompts": {**SPEC.prompts, "pq": template.spec_prompt((0, 25))}})
-        assert spec.prompt("pq", found) == prompt
+        assert spec.prompt("pq", instruction) == prompt
 
 
 def test_an_instruction_that_stands_twice():
