@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError, field_validator
 
@@ -14,10 +14,10 @@ from spatial_edit_reward.inference.backends import BackendName
 
 Aggregation = Literal["weighted", "min", "mean"]
 NAMES = ("heldout", *BENCHMARKS)
-AggregationField = Annotated[Aggregation, Field(description="of the four scores of a candidate to its overall score")]
-Partial = Annotated[bool, Field(description="show figures below full coverage, as partial ones")]
-Config = Annotated[Path, Field(description="the recipe's eval.yaml")]
-Overwrite = Annotated[bool, Field(description="start over")]
+EVAL_YAML = "the recipe's eval.yaml"
+START_OVER = "start over"
+PARTIAL = "show figures below full coverage, as partial ones"
+AGGREGATION = "of the four scores of a candidate to its overall score"
 
 
 class Options(BaseModel):
@@ -29,66 +29,65 @@ class Options(BaseModel):
 class HeldoutConfig(Options):
     """write the held-out verdicts of every model of a recipe"""
 
-    config: Config
-    overwrite: Overwrite = False
+    config: Path = Field(description=EVAL_YAML)
+    overwrite: bool = Field(False, description=START_OVER)
 
 
 class ReportConfig(Options):
     """the report over the held-out verdicts: table, heldout.json, page"""
 
-    config: Config
+    config: Path = Field(description=EVAL_YAML)
 
 
 class BenchmarkConfig(Options):
     """ask a model about a public benchmark or the held-out rows, and score its verdicts"""
 
-    bench: Annotated[str, Field(description="which benchmark", json_schema_extra={"enum": [*NAMES, "all"]})]
-    config: Config
-    model: Annotated[str, Field(description="folder of a checkpoint, Hub id, or name at an endpoint")]
-    backend: Annotated[BackendName, Field(description="what generates the verdicts")] = "transformers"
-    spec: Annotated[Path | None, Field(description="folder of the verdict.json to use, for a model without one")] = None
-    data: Annotated[
-        Path | None, Field(description="local copy: a folder, or one with a folder per benchmark; else the Hub")
-    ] = None
-    batch_size: Annotated[int | None, Field(gt=0, description="requests at once (default: the recipe's)")] = None
-    samples: Annotated[int, Field(gt=0, description="verdicts per request, their scores averaged")] = 1
-    temperature: Annotated[float, Field(ge=0, description="of sampling; 0 is greedy")] = 0.0
-    aggregation: AggregationField = "weighted"
-    expected_score: Annotated[
-        bool, Field(description="also report expected scores (probability-weighted over score tokens)")
-    ] = False
-    prices: Annotated[
-        tuple[float, float] | None,
-        Field(description="an endpoint's, USD per 1M prompt and completion tokens; prints the total cost"),
-    ] = None
-    extra_body: Annotated[Json[dict[str, Any]], Field(description="further fields of an endpoint's request")] = {}
-    partial: Partial = False
-    overwrite: Overwrite = False
+    bench: str = Field(description="which benchmark", json_schema_extra={"enum": [*NAMES, "all"]})
+    config: Path = Field(description=EVAL_YAML)
+    model: str = Field(description="folder of a checkpoint, Hub id, or name at an endpoint")
+    backend: BackendName = Field("transformers", description="what generates the verdicts")
+    spec: Path | None = Field(None, description="folder of the verdict.json to use, for a model without one")
+    data: Path | None = Field(
+        None, description="local copy: a folder, or one with a folder per benchmark; else the Hub"
+    )
+    batch_size: int | None = Field(None, gt=0, description="requests at once (default: the recipe's)")
+    samples: int = Field(1, gt=0, description="verdicts per request, their scores averaged")
+    temperature: float = Field(0.0, ge=0, description="of sampling; 0 is greedy")
+    aggregation: Aggregation = Field("weighted", description=AGGREGATION)
+    expected_score: bool = Field(
+        False, description="also report expected scores (probability-weighted over score tokens)"
+    )
+    prices: tuple[float, float] | None = Field(
+        None, description="an endpoint's, USD per 1M prompt and completion tokens; prints the total cost"
+    )
+    extra_body: Json[dict[str, Any]] = Field({}, description="further fields of an endpoint's request")
+    partial: bool = Field(False, description=PARTIAL)
+    overwrite: bool = Field(False, description=START_OVER)
 
 
 class ScoreConfig(Options):
     """the figures of a result file, ours or the official evaluation's, without a model"""
 
-    bench: Annotated[str, Field(description="which benchmark", json_schema_extra={"enum": [*NAMES]})]
-    file: Annotated[Path, Field(description="verdicts.jsonl, or the official evaluation's result JSON")]
-    benchmark_rows: Annotated[
-        Path | None, Field(description="the benchmark's rows as JSON lines, beside an official result")
-    ] = None
-    json_output: Annotated[bool, Field(alias="json", description="one JSON object: `published` and `honest`")] = False
-    expected_score: Annotated[bool, Field(description="use the expected scores in the file")] = False
-    bootstrap_samples: Annotated[int, Field(gt=0, description="resamples of every 95 % interval")] = 2000
-    aggregation: AggregationField = "weighted"
-    partial: Partial = False
+    bench: str = Field(description="which benchmark", json_schema_extra={"enum": [*NAMES]})
+    file: Path = Field(description="verdicts.jsonl, or the official evaluation's result JSON")
+    benchmark_rows: Path | None = Field(
+        None, description="the benchmark's rows as JSON lines, beside an official result"
+    )
+    json_output: bool = Field(False, alias="json", description="one JSON object: `published` and `honest`")
+    expected_score: bool = Field(False, description="use the expected scores in the file")
+    bootstrap_samples: int = Field(2000, gt=0, description="resamples of every 95 % interval")
+    aggregation: Aggregation = Field("weighted", description=AGGREGATION)
+    partial: bool = Field(False, description=PARTIAL)
 
 
 class TryConfig(Options):
     """one model's verdicts on one edit, as a page"""
 
-    model: Annotated[str, Field(description="folder of a checkpoint with its verdict.json")]
-    source: Annotated[Path, Field(description="the image before the edit")]
-    edited: Annotated[Path, Field(description="the image after it")]
-    instruction: Annotated[str, Field(description="the editing instruction")]
-    page: Annotated[Path, Field(description="the HTML file to write")]
+    model: str = Field(description="folder of a checkpoint with its verdict.json")
+    source: Path = Field(description="the image before the edit")
+    edited: Path = Field(description="the image after it")
+    instruction: str = Field(description="the editing instruction")
+    page: Path = Field(description="the HTML file to write")
 
     @field_validator("instruction")
     @classmethod
@@ -108,10 +107,10 @@ class TryConfig(Options):
 class DiagnoseConfig(Options):
     """the attention on both images while a model writes verdicts: table and heat maps"""
 
-    config: Config
-    model: Annotated[str, Field(description="a checkpoint's folder or Hub id")]
-    spec: Annotated[Path | None, Field(description="folder of the verdict.json, for a model without one")] = None
-    count: Annotated[int, Field(ge=1, description="held-out rows to measure")] = 8
+    config: Path = Field(description=EVAL_YAML)
+    model: str = Field(description="a checkpoint's folder or Hub id")
+    spec: Path | None = Field(None, description="folder of the verdict.json, for a model without one")
+    count: int = Field(8, ge=1, description="held-out rows to measure")
 
 
 VERBS: dict[str, type[Options]] = {

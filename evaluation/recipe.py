@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,14 +13,14 @@ class EvalRecipe(BaseModel):
     """What is evaluated, and how."""
 
     model_config = ConfigDict(extra="forbid")
-    run_dir: Annotated[Path, Field(description="folder of the recipe's stages: runs/NAME")]
-    base: Annotated[str, Field(description="the checkpoint that stage 1 started from")]
-    rewards_from: Annotated[Path, Field(description="the grpo.yaml whose rewards and weights are used")]
-    batch_size: Annotated[int, Field(gt=0, description="completions generated at once")]
-    backend: Annotated[BackendName, Field(description="what generates the held-out verdicts")] = "transformers"
-    bootstrap_samples: Annotated[int, Field(gt=0, description="resamples of every 95 % interval")] = 2000
-    seed: Annotated[int, Field(description="of the resamples, and of the order of a benchmark's candidates")] = 0
-    gallery_rows: Annotated[int, Field(gt=0, description="failures on a page")] = 24
+    run_dir: Path = Field(description="folder of the recipe's stages: runs/NAME")
+    base: str = Field(description="the checkpoint that stage 1 started from")
+    rewards_from: Path = Field(description="the grpo.yaml whose rewards and weights are used")
+    batch_size: int = Field(gt=0, description="completions generated at once")
+    backend: BackendName = Field("transformers", description="what generates the held-out verdicts")
+    bootstrap_samples: int = Field(2000, gt=0, description="resamples of every 95 % interval")
+    seed: int = Field(0, description="of the resamples, and of the order of a benchmark's candidates")
+    gallery_rows: int = Field(24, gt=0, description="failures on a page")
 
     def models(self) -> dict[str, tuple[str, Path | None]]:
         """Name -> (weights, adapter on them) of every model that is compared, in the order of training.

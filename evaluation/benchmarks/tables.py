@@ -6,29 +6,32 @@ Images stay encoded until they are needed: a row without them is small, and a be
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evaluation.requests import EncodedImage
 from spatial_edit_reward.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 LOADERS = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "json"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """`rows`: without images, their number in the place of a list of them; `cell(index, column)`: one cell as stored."""
+    """`rows`: without images, their number in the place of a list of them; `stored`: everything, nothing decoded."""
 
     name: str
     rows: list[dict[str, Any]]
-    cell: Callable[[int, str], Any]
+    stored: Dataset
     folder: Path | None
 
     def images(self, index: int, column: str) -> list[EncodedImage | None]:
         """The images in an image column of row `index`, encoded; None for one that the row does not hold."""
-        value = self.cell(index, column)
+        value = self.stored[index].column(column)[0].as_py()
         return [self._encoded(image) for image in (value if isinstance(value, list) else [value])]
 
     def image(self, index: int, column: str, number: int = 0) -> EncodedImage | None:
@@ -57,63 +60,59 @@ def load_tables(
     path = Path(source)
     if not path.exists():
         raise UserError(f"{path}: no such file or folder of benchmark rows")
-    folder = path.parent if path.is_file() else path
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix in LOADERS)
     if not files:
         raise UserError(f"{path}: no Parquet, Arrow or JSON-lines file in it")
     by_split = [[file for file in files if split in str(file.relative_to(path))] for split in splits]
-    return [_read_files(path, folder, part, columns) for part in by_split if part] or [
-        _read_files(path, folder, files, columns)
-    ]
+    return [_read_files(path, part, columns) for part in by_split if part] or [_read_files(path, files, columns)]
 
 
-def _read_files(path: Path, folder: Path, files: Sequence[Path], columns: Sequence[str]) -> Table:
-    kinds = sorted({file.suffix for file in files})
+def _read_files(path: Path, files: Sequence[Path], columns: Sequence[str]) -> Table:
+    kinds, folder = sorted({file.suffix for file in files}), path.parent if path.is_file() else path
     if len(kinds) > 1:
         raise UserError(f"{path}: files of more than one kind: {', '.join(kinds)}")
-    if kinds == [".jsonl"]:
-        return _table_of_lines(files, folder, columns)
-    return _load(str(path), folder, columns, LOADERS[kinds[0]], data_files=[str(file) for file in files], split="train")
+    if kinds != [".jsonl"]:
+        names = [str(file) for file in files]
+        return _load(str(path), folder, columns, LOADERS[kinds[0]], data_files=names, split="train")
+    from datasets import Dataset
+
+    rows = Dataset.from_list([row for file in files for row in read_json_lines(file)])
+    table = _table(str(path), folder, columns, rows)
+    for row in table.rows:
+        row |= {name: len(row[name]) for name in columns if isinstance(row[name], list) and name.endswith("images")}
+    return table
 
 
 def _load(name: str, folder: Path | None, columns: Sequence[str], *arguments: Any, **options: Any) -> Table:
-    import pyarrow.compute  # seconds to import, with datasets
-    from datasets import Image, List, load_dataset
+    from datasets import load_dataset  # seconds to import
 
     try:
-        rows = load_dataset(*arguments, **options)
+        return _table(name, folder, columns, load_dataset(*arguments, **options))
+    except UserError:
+        raise
     except Exception as error:  # datasets raises many kinds
         hint = "" if folder else "; DATA=FOLDER takes a local copy, and a gated dataset needs `hf auth login`"
         raise UserError(f"{name}: cannot be loaded: {one_line(error)}{hint}") from None
-    _check(name, rows.column_names, columns)
+
+
+def _table(name: str, folder: Path | None, columns: Sequence[str], rows: Dataset) -> Table:
+    from datasets import Image, List
+    from pyarrow.compute import list_value_length
+
+    missing = [column for column in columns if column not in rows.column_names]
+    if missing:
+        found = ", ".join(rows.column_names)
+        raise UserError(f"{name}: no column {missing[0]!r}; expected {', '.join(columns)}, found {found}")
     images = {
         column: kind for column, kind in rows.features.items() if isinstance(getattr(kind, "feature", kind), Image)
     }
     plain = list(rows.remove_columns(list(images)))
     for column, kind in images.items():
         if isinstance(kind, List):
-            lengths = pyarrow.compute.list_value_length(rows.data.column(column)).to_pylist()
+            lengths = list_value_length(rows.data.column(column)).to_pylist()
             for row, length in zip(plain, lengths, strict=True):
                 row[column] = length or 0
-    arrow = rows.with_format("arrow")  # as stored: nothing is decoded, and nothing else of the row is read
-    return Table(name, plain, lambda index, column: arrow[index].column(column)[0].as_py(), folder)
-
-
-def _check(name: str, present: Sequence[str], columns: Sequence[str]) -> None:
-    missing = [column for column in columns if column not in present]
-    if missing:
-        raise UserError(f"{name}: no column {missing[0]!r}; expected {', '.join(columns)}, found {', '.join(present)}")
-
-
-def _table_of_lines(files: Sequence[Path], folder: Path, columns: Sequence[str]) -> Table:
-    rows = [row for file in files for row in read_json_lines(file)]
-    for row in rows:
-        _check(str(folder), list(row), columns)
-    lists = [
-        {**row, **{name: len(row[name]) for name in columns if isinstance(row[name], list) and name.endswith("images")}}
-        for row in rows
-    ]
-    return Table(str(folder), lists, lambda index, column: rows[index][column], folder)
+    return Table(name, plain, rows.with_format("arrow"), folder)
 
 
 def read_json_lines(file: Path) -> list[dict[str, Any]]:
