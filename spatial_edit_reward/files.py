@@ -1,4 +1,4 @@
-"""JSON files: written in one step, read by lines, compared."""
+"""JSON files: written in one step, and compared."""
 
 from __future__ import annotations
 
@@ -22,19 +22,3 @@ def differences(old: Any, new: Any, at: str = "") -> list[str]:
         lines = [line for key in keys for line in differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)]
         return lines[:3]
     return [] if old == new else [f"{at}: {old!r} -> {new!r}"]
-
-
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The JSON objects in `file`, one a line; a last line that was cut off by a kill is dropped from the file too."""
-    if not file.exists():
-        return []
-    content = file.read_bytes()
-    complete = content[: content.rfind(b"\n") + 1]
-    if complete != content:
-        file.write_bytes(complete)
-    return [json.loads(line) for line in split_lines(complete.decode())]
-
-
-def split_lines(text: str) -> list[str]:
-    """The lines of `text` that are not blank, split at line feeds alone: JSON may hold U+2028, where str.splitlines splits."""
-    return [line for line in text.split("\n") if line.strip()]

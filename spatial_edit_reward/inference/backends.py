@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from spatial_edit_reward import Spec, load_spec
 from spatial_edit_reward.errors import UserError, one_line
 from spatial_edit_reward.inference.dedup import Usage, deduplicated
-from spatial_edit_reward.inference.request import Backend, Request, Response, Sampling
+from spatial_edit_reward.inference.request import Backend, Sampling
 from spatial_edit_reward.spec import FILE_NAME
 
 BackendName = Literal["transformers", "vllm", "openai"]
@@ -78,6 +79,7 @@ def open_backend(
         raise UserError(f"{backend}: no such backend; there are {', '.join(BACKENDS)}")
     sampling = Sampling(temperature, top_p) if temperature > 0 else None
 
+    @cache
     def load() -> Backend:
         if backend == "transformers":
             from spatial_edit_reward.inference.transformers_backend import open_transformers
@@ -93,18 +95,11 @@ def open_backend(
             raise UserError(f"an endpoint needs the package {error.name}: pip install '.[judge]'") from None
         return open_openai(str(adapter or model), spec, batch_size, sampling, endpoint)
 
-    loaded: list[Backend] = []
-
-    def generate(requests: Iterable[Request]) -> Iterator[tuple[Request, Response]]:
-        if not loaded:
-            loaded.append(load())
-        yield from loaded[0](requests)
-
     usage = Usage()
     atexit.register(
         lambda: print(f"{model}: {usage.summary(endpoint.prices)}", file=sys.stderr) if usage.sent else None
     )
-    return deduplicated(generate, spec, temperature, usage)
+    return deduplicated(lambda requests: load()(requests), spec, temperature, usage)
 
 
 def load_model_spec(model: str, folder: Path | None) -> Spec:

@@ -87,7 +87,9 @@ def branch_scores(
     tokens = torch.zeros(len(trees), size, dtype=torch.long)
     depths = torch.zeros(len(trees), size, dtype=torch.long)
     visible = torch.zeros(len(trees), size, past + size, dtype=torch.bool)
-    visible[:, range(size), range(past, past + size)] = True  # itself; padding too, so that no row of the softmax is empty
+    visible[:, range(size), range(past, past + size)] = (
+        True  # itself; padding too, so that no row of the softmax is empty
+    )
     for row, tree in enumerate(trees):
         tokens[row, : len(tree.tokens)] = torch.tensor(tree.tokens)
         visible[row, :, : prompt.shape[1]] = prompt[row].cpu()

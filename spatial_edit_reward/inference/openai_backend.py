@@ -63,14 +63,11 @@ def open_openai(model: str, spec: Spec, concurrency: int, sampling: Sampling | N
             return request, str(error)
         return request, "not a chat completion" if response is None else response
 
-    async def open_in_loop() -> Any:
-        return open_client(None, "OPENAI_API_KEY", endpoint.retries, endpoint.deadline)
-
     def generate(requests: Iterable[Request]) -> Iterator[tuple[Request, Response]]:
         failed: dict[str, list[str]] = defaultdict(list)
         remaining = iter(requests)
         with asyncio.Runner() as runner:
-            client = runner.run(open_in_loop())
+            client = open_client(None, "OPENAI_API_KEY", endpoint.retries, endpoint.deadline)
             in_flight: set[asyncio.Task[tuple[Request, Response | Failed]]] = set()
             while True:
                 for request in islice(remaining, concurrency - len(in_flight)):
@@ -95,6 +92,5 @@ def _warn(failed: dict[str, list[str]], name: str) -> None:
     for reason, keys in by_count[:SHOWN_REASONS]:
         more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
         logger.warning("%s: no response for %s%s: %s", name, ", ".join(keys[:SHOWN_KEYS]), more, reason)
-    rest = sum(len(keys) for _, keys in by_count[SHOWN_REASONS:])
-    if rest:
+    if rest := sum(len(keys) for _, keys in by_count[SHOWN_REASONS:]):
         logger.warning("%s: no response for %d more, for other reasons", name, rest)

@@ -5,7 +5,6 @@ Written from the interface of vllm 0.31 (`LLM`, `SamplingParams`, `LoRARequest`,
 
 from __future__ import annotations
 
-import atexit
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -87,8 +86,8 @@ def open_vllm(
                 done = output.outputs[0]
                 truncated = done.finish_reason == "length"
                 yield request, Response(done.text, truncated, None, len(output.prompt_token_ids), len(done.token_ids))
+        print("; ".join(hit_rates(engine.get_metrics())), file=sys.stderr)
 
-    atexit.register(lambda: print("; ".join(hit_rates(engine.get_metrics())), file=sys.stderr))
     return generate
 
 
