@@ -4,6 +4,7 @@ import ast
 import fnmatch
 import re
 import sys
+import tomllib
 
 import pytest
 
@@ -87,6 +88,25 @@ def test_spelling_is_american(page):
     prose = re.sub(r"`[^`\n]+`", "", without_fences(page.read_text())).lower()
     wrong = {word for word in re.findall(r"[a-z]+", prose) if word in british or BRITISH_STEMS.match(word)}
     assert not wrong, name(page)
+
+
+def test_readme_names_every_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    text = (ROOT / "README.md").read_text()
+    table = text[text.index("| extra | for |") : text.index("## Quickstart")]
+    assert set(re.findall(r"`(\w+)`", table)) == set(extras)
+
+
+def test_readme_gives_the_figures_of_the_pages():
+    """Intervals are the demo's; memory is that of each recipe's page."""
+    text, demo = (ROOT / "README.md").read_text(), (ROOT / "docs" / "demo.md").read_text()
+    intervals = re.findall(r"[+-]?\d\.\d{3} \[[^]]+\]", text)
+    assert len(intervals) == 12 and all(interval in demo for interval in intervals)
+    recipes = re.findall(r"^\| \[`([\w-]+)`\]\(recipes/.*$", text, re.MULTILINE)
+    assert len(recipes) == 5
+    for line in re.findall(r"^\| \[`spatial.*$", text, re.MULTILINE):
+        page = (ROOT / re.search(r"\((recipes/[^)]+)\)", line)[1]).read_text()
+        assert all(memory in page for memory in re.findall(r"(\d+\.\d) GiB", line)), line
 
 
 def make_verbs(text):
