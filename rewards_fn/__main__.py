@@ -34,7 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     audit.add_argument(
         "--config", type=Path, help="take rewards and weights from this grpo.yaml instead (needs a checkout)"
     )
-    audit.add_argument("--weights", help="of the rewards, with commas between (default: 1 each)")
+    audit.add_argument("--weights", type=float, nargs="+", help="of the rewards (default: 1 each)")
     audit.add_argument("--rows", type=int, default=4000, help="rows played, drawn at random (default: %(default)s)")
     audit.add_argument("--seed", type=int, default=0, help="of every random choice (default: %(default)s)")
     for verb, default in ((score, "0 25"), (audit, "that of the verdict.json beside the dataset, else 0 25")):
@@ -60,17 +60,9 @@ def main() -> None:
 
         score_file(arguments.file, arguments.rewards, score_range or DEFAULT_SCORE_RANGE)
     else:
-        from rewards_fn.audit import audit_file
+        from rewards_fn.audit import audit
 
-        audit_file(
-            arguments.dataset,
-            arguments.config,
-            arguments.rewards,
-            arguments.weights,
-            score_range,
-            arguments.rows,
-            arguments.seed,
-        )
+        audit(arguments, score_range)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Every policy answers the same rows; the figure is the mean over rows of the weig
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import sys
@@ -21,7 +22,6 @@ from rewards_fn.policies import policies
 from rewards_fn.score import Reference, named_rewards
 from spatial_edit_reward import TASKS
 from spatial_edit_reward.errors import UserError, one_line
-from spatial_edit_reward.files import split_lines
 from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE, ScoreRange
 from spatial_edit_reward.spec import FILE_NAME, load_spec
 
@@ -61,12 +61,17 @@ def rewards_of_recipe(config: Path, score_range: ScoreRange = DEFAULT_SCORE_RANG
     return selected.rewards, selected.weights
 
 
-def parse_weights(text: str | None, rewards: Sequence[Reward]) -> list[float]:
-    """The numbers of `--weights`, one per reward; None: 1 each. Raises ValueError for anything else."""
-    weights = [1.0] * len(rewards) if text is None else [float(part) for part in text.split(",")]
-    if len(weights) != len(rewards):
-        raise ValueError(f"--weights: {len(weights)} for {len(rewards)} rewards")
-    return weights
+def rewards_by_name(
+    names: str, weights: Sequence[float] | None, score_range: ScoreRange
+) -> tuple[list[Reward], list[float]]:
+    """The rewards of `--rewards` with those of `--weights`, 1 each by default. Raises UserError where they do not match."""
+    try:
+        rewards = list(named_rewards(names, COLUMNS, score_range).values())
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if weights is not None and len(weights) != len(rewards):
+        raise UserError(f"--weights: {len(weights)} for {len(rewards)} rewards")
+    return rewards, [1.0] * len(rewards) if weights is None else list(weights)
 
 
 def read_references(
@@ -82,7 +87,8 @@ def read_references(
             table = parquet.read_table(file, columns=["task", "reference"])
             rows = table.take(np.sort(rng.permutation(len(table))[:count])).to_pylist()
         else:
-            lines = split_lines(file.read_text(encoding="utf-8"))
+            with file.open(encoding="utf-8") as opened:  # not str.splitlines, which also splits at U+2028
+                lines = [line for line in opened if line.strip()]
             rows = [json.loads(lines[i]) for i in np.sort(rng.permutation(len(lines))[:count])]
         for row in rows:
             Reference.model_validate(row["reference"], context={"score_range": score_range})
@@ -130,54 +136,43 @@ def mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def table(results: Sequence[Result], names: Sequence[str]) -> str:
+def format_table(results: Sequence[Result], names: Sequence[str]) -> str:
     """The results as aligned columns, with a blank line between the kinds; "!" marks what earns too much."""
-    lines = [["policy", "reward", "allowed", *names]]
+    width = max(len(f"{result.kind}: {result.name}") for result in results)
+    widths = [max(9, len(name)) for name in ("reward", "allowed", *names)]
+
+    def line(first: str, cells: Sequence[str]) -> str:
+        return "  ".join([first.ljust(width), *(cell.rjust(w) for cell, w in zip(cells, widths, strict=True))])
+
+    lines = [line("policy", ["reward", "allowed", *names])]
     for i, result in enumerate(results):
-        if i and result.kind != results[i - 1].kind:
-            lines.append([])
-        marked = f"{result.mean:.3f}{' !' if result.earns_too_much else ''}"
-        figures = [result.limit, *(result.by_reward[name] for name in names)]
-        shown = ["-" if figure is None else f"{figure:.3f}" for figure in figures]
-        lines.append([f"{result.kind}: {result.name}", marked, *shown])
-    widths = [max(len(line[i]) for line in lines if line) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
-        if line
-        else ""
-        for line in lines
-    )
+        figures = [result.mean, result.limit, *(result.by_reward[name] for name in names)]
+        cells = ["-" if figure is None else f"{figure:.3f}" for figure in figures]
+        cells[0] += " !" if result.earns_too_much else ""
+        lines += [""] * (i > 0 and result.kind != results[i - 1].kind)
+        lines.append(line(f"{result.kind}: {result.name}", cells))
+    return "\n".join(lines)
 
 
-def audit_file(
-    file: Path,
-    config: Path | None,
-    names: str,
-    weights_text: str | None,
-    score_range: ScoreRange | None,
-    count: int,
-    seed: int,
-) -> None:
-    """Prints every policy's mean reward on `count` random rows of `file`; exits with status 1 where one earns too much.
+def audit(arguments: argparse.Namespace, score_range: ScoreRange | None) -> None:
+    """Prints every policy's mean reward on random rows of a dataset; exits with status 1 where one earns too much.
 
-    The rewards are those of the recipe `config`, else `names` with `weights_text`, as on the command line. `score_range`: None
-    for that of the verdict.json beside `file`, else 0..25. Raises UserError for what cannot be audited.
+    `arguments`: of `python -m rewards_fn audit`. `score_range`: None for that of the verdict.json beside the dataset, else
+    0..25. Raises UserError for what cannot be audited.
     """
+    file: Path = arguments.dataset
     if score_range is None:
         beside = (file.parent / FILE_NAME).exists()
         score_range = load_spec(file.parent).score_range if beside else DEFAULT_SCORE_RANGE
-    if config is not None:
-        rewards, weights = rewards_of_recipe(config, score_range)
+    if arguments.config is not None:
+        rewards, weights = rewards_of_recipe(arguments.config, score_range)
     else:
-        try:
-            rewards = list(named_rewards(names, COLUMNS, score_range).values())
-            weights = parse_weights(weights_text, rewards)
-        except ValueError as error:
-            raise UserError(str(error)) from None
-    rows = read_references(file, count, np.random.default_rng(seed), score_range)
-    results = play(rows, rewards, weights, seed, score_range)
-    counted = ", ".join(f"{name} x {weight:g}" for name, weight in zip(reward_names(rewards), weights, strict=True))
-    print(f"{len(rows)} rows of {file}: {counted}\n\n{table(results, reward_names(rewards))}")
+        rewards, weights = rewards_by_name(arguments.rewards, arguments.weights, score_range)
+    rows = read_references(file, arguments.rows, np.random.default_rng(arguments.seed), score_range)
+    results = play(rows, rewards, weights, arguments.seed, score_range)
+    names = reward_names(rewards)
+    counted = ", ".join(f"{name} x {weight:g}" for name, weight in zip(names, weights, strict=True))
+    print(f"{len(rows)} rows of {file}: {counted}\n\n{format_table(results, names)}")
     caught = [result for result in results if result.earns_too_much]
     if caught:
         sys.exit(f"{len(caught)} of {len(results)} policies earn too much: change the rewards or their weights")

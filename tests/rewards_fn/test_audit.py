@@ -9,8 +9,8 @@ import pytest
 from rewards_fn import RULES, box_iou, format, score_agreement
 from rewards_fn.__main__ import main
 from rewards_fn.audit import play, read_references, rewards_of_recipe
-from rewards_fn.policies import PADDING, completion, ground_truth, noisy_oracle
-from spatial_edit_reward import UserError
+from rewards_fn.policies import PADDING, ground_truth, noisy_oracle
+from spatial_edit_reward import UserError, render
 from spatial_edit_reward.parser import completion_text
 from tests.conftest import ROOT, run_stage, write_recipe
 
@@ -61,15 +61,15 @@ def test_policies_worsen_what_they_say_they_worsen(rows):
         columns = {"completions": [text], "reference": [row["reference"]], "task": [row["task"]]}
         return [reward(**columns)[0] for reward in (box_iou, score_agreement, format)]
 
-    assert earned(completion(draft)) == [1.0, 1.0, 1.0]
-    boxes, scores, form = earned(PADDING["each box three times"](draft, rng))
+    assert earned(render("sc", draft)) == [1.0, 1.0, 1.0]
+    boxes, scores, form = earned(PADDING["each box three times"](row["task"], draft, rng))
     assert boxes == pytest.approx(1 / 3) and (scores, form) == (1.0, 1.0)
     for name in ("empty reasoning", "cites with nothing between"):
-        boxes, scores, form = earned(PADDING[name](draft, rng))
+        boxes, scores, form = earned(PADDING[name](row["task"], draft, rng))
         assert (boxes, scores) == (1.0, 1.0) and form <= 0.6
-    assert earned(PADDING["prose around the JSON"](draft, rng)) == [0.0, 0.0, 0.0]
+    assert earned(PADDING["prose around the JSON"](row["task"], draft, rng)) == [0.0, 0.0, 0.0]
     noisy = noisy_oracle(draft, 0.2, (0, 25), rng)
-    assert 0 < earned(completion(noisy))[0] < 1
+    assert 0 < earned(render("sc", noisy))[0] < 1
 
 
 def audit(monkeypatch, *arguments):
@@ -94,7 +94,7 @@ def test_rewards_and_weights_can_be_given_without_a_recipe(file, monkeypatch, ca
     assert audit(monkeypatch, file, "--config", TINY) is None
     by_recipe = capsys.readouterr().out
     recipe = '[{"box_iou": {}}, "score_agreement", "format"]'
-    assert audit(monkeypatch, file, "--rewards", recipe, "--weights", "2,1,1") is None
+    assert audit(monkeypatch, file, "--rewards", recipe, "--weights", 2, 1, 1) is None
     assert capsys.readouterr().out == by_recipe
 
 
@@ -120,8 +120,7 @@ def test_bad_input_is_one_line(file, tmp_path, monkeypatch):
         ("no.jsonl", [], "reference"),
         ("empty.jsonl", [], "no row with task sc or pq"),
         ("range.jsonl", [], "two numbers in 0..25"),
-        (file, ["--weights", "1,2"], "--weights: 2 for 3 rewards"),
-        (file, ["--weights", "1,2,x"], "could not convert"),
+        (file, ["--weights", "1", "2"], "--weights: 2 for 3 rewards"),
         (file, ["--rewards", "boxes"], "unknown reward 'boxes'; known: box_iou"),
         (file, ["--rewards", "trl:get_soft_overlong_punishment"], "missing 2 required"),
         (file, ["--rewards", "trl:get_repetition_penalty_reward"], "needs completion_ids"),

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
 from rewards_fn import load_rewards
-from rewards_fn.judge import judge
 from rewards_fn.judge_prompt import messages_for, read_consistency
 from spatial_edit_reward import parse
 from spatial_edit_reward.draw import PREDICTED_COLOR
@@ -39,6 +38,8 @@ PQ = json.dumps({"reasoning": "clean all over", "score": [25, 25]})
 
 def run_judge(endpoint, completions, task="sc", cache=None, **keywords):
     """The judge's values for `completions` on the same row, called as TRL calls it, and the metrics it logged."""
+    from rewards_fn.judge import judge  # with openai, which takes a while
+
     count, metrics = len(completions), defaultdict(list)
     values = asyncio.run(
         judge(
