@@ -27,8 +27,6 @@ from spatial_edit_reward.spec import FILE_NAME as SPEC
 
 
 def run_merge(base: str, adapters: Sequence[Path], checkpoint: Path | None, folder: Path, overwrite: bool) -> None:
-    from export.merge import write_verified
-
     trained = [checkpoint] if checkpoint else list(adapters)
     for path in (Path(base), *trained):
         if path.parent.name in ("sft", "grpo"):
@@ -36,6 +34,8 @@ def run_merge(base: str, adapters: Sequence[Path], checkpoint: Path | None, fold
     fingerprint = {"base": hash_model(base), "trained": [hash_files(require(path, "grpo")) for path in trained]}
     with stage_output(folder, lambda: fingerprint, overwrite=overwrite, atomic=True) as partial:
         if partial is not None:
+            from export.merge import write_verified  # with torch: not before the earlier stages were looked at
+
             folders = [*reversed(trained), Path(base)]
             spec = load_spec(next((path for path in folders if (path / SPEC).exists()), folders[0]))
             write_verified(base, adapters, spec, partial, checkpoint)
