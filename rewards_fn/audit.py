@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from rewards_fn.load import Reward, apply_rewards, reward_names, weighted_mean
+from rewards_fn.load import Selected, apply_rewards, reward_names, weighted_mean
 from rewards_fn.policies import policies
-from rewards_fn.score import Reference, named_rewards
+from rewards_fn.score import Reference, parse_rewards
 from spatial_edit_reward import TASKS
 from spatial_edit_reward.errors import UserError, one_line
 from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE, ScoreRange
@@ -48,8 +48,8 @@ class Result:
         return self.limit is not None and self.mean > self.limit
 
 
-def rewards_of_recipe(config: Path, score_range: ScoreRange = DEFAULT_SCORE_RANGE) -> tuple[list[Reward], list[float]]:
-    """The rewards of a grpo.yaml that a reference suffices for, and their weights. Raises UserError for another file."""
+def read_recipe(config: Path, score_range: ScoreRange = DEFAULT_SCORE_RANGE) -> Selected:
+    """The rewards of a grpo.yaml that a reference suffices for. Raises UserError for another file, or without a checkout."""
     try:
         # Recipes are read by the checkout's own reader, which is not installed with the library.
         recipes = importlib.import_module("pipeline.rewards")
@@ -57,21 +57,8 @@ def rewards_of_recipe(config: Path, score_range: ScoreRange = DEFAULT_SCORE_RANG
         raise UserError(
             f"--config needs a checkout of the repository ({error}): give --rewards and --weights"
         ) from None
-    selected = recipes.read_rewards(config, COLUMNS, score_range)
-    return selected.rewards, selected.weights
-
-
-def rewards_by_name(
-    names: str, weights: Sequence[float] | None, score_range: ScoreRange
-) -> tuple[list[Reward], list[float]]:
-    """The rewards of `--rewards` with those of `--weights`, 1 each by default. Raises UserError where they do not match."""
-    try:
-        rewards = list(named_rewards(names, COLUMNS, score_range).values())
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    if weights is not None and len(weights) != len(rewards):
-        raise UserError(f"--weights: {len(weights)} for {len(rewards)} rewards")
-    return rewards, [1.0] * len(rewards) if weights is None else list(weights)
+    selected: Selected = recipes.read_rewards(config, COLUMNS, score_range)
+    return selected
 
 
 def read_references(
@@ -107,25 +94,22 @@ def read_references(
 
 
 def play(
-    rows: Sequence[dict[str, Any]],
-    rewards: Sequence[Reward],
-    weights: Sequence[float],
-    seed: int,
-    score_range: ScoreRange = DEFAULT_SCORE_RANGE,
+    rows: Sequence[dict[str, Any]], selected: Selected, seed: int, score_range: ScoreRange = DEFAULT_SCORE_RANGE
 ) -> list[Result]:
-    """What every policy earns on `rows`, in the order of `policies`."""
+    """What every policy earns on `rows` with the selected rewards, in the order of `policies`."""
     columns = {"reference": [row["reference"] for row in rows], "task": [row["task"] for row in rows]}
+    names = reward_names(selected.rewards)
     oracle: dict[float, float] = {}  # noise -> mean reward
     results = []
     for policy in tqdm(policies(rows, score_range, seed), desc="audit", unit="policy", file=sys.stderr):
-        values = apply_rewards(rewards, policy.completions, columns)
-        total = mean([weighted_mean(row, weights) for row in zip(*values, strict=True)]) or 0.0
+        values = apply_rewards(selected.rewards, policy.completions, columns)
+        total = mean([weighted_mean(row, selected.weights) for row in zip(*values, strict=True)]) or 0.0
         if policy.kind == "noisy oracle":
             oracle[policy.noise] = total
             limit = None
         else:
             limit = oracle[BLIND_NOISE if policy.kind == "blind" else policy.noise] - MARGIN[policy.kind]
-        by_reward = {name: mean(column) for name, column in zip(reward_names(rewards), values, strict=True)}
+        by_reward = {name: mean(column) for name, column in zip(names, values, strict=True)}
         results.append(Result(policy.kind, policy.name, total, by_reward, limit))
     return results
 
@@ -164,14 +148,17 @@ def audit(arguments: argparse.Namespace, score_range: ScoreRange | None) -> None
     if score_range is None:
         beside = (file.parent / FILE_NAME).exists()
         score_range = load_spec(file.parent).score_range if beside else DEFAULT_SCORE_RANGE
-    if arguments.config is not None:
-        rewards, weights = rewards_of_recipe(arguments.config, score_range)
-    else:
-        rewards, weights = rewards_by_name(arguments.rewards, arguments.weights, score_range)
+    try:
+        if arguments.config is not None:
+            selected = read_recipe(arguments.config, score_range)
+        else:
+            selected = parse_rewards(arguments.rewards, COLUMNS, score_range, arguments.weights)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     rows = read_references(file, arguments.rows, np.random.default_rng(arguments.seed), score_range)
-    results = play(rows, rewards, weights, arguments.seed, score_range)
-    names = reward_names(rewards)
-    counted = ", ".join(f"{name} x {weight:g}" for name, weight in zip(names, weights, strict=True))
+    results = play(rows, selected, arguments.seed, score_range)
+    names = reward_names(selected.rewards)
+    counted = ", ".join(f"{name} x {weight:g}" for name, weight in zip(names, selected.weights, strict=True))
     print(f"{len(rows)} rows of {file}: {counted}\n\n{format_table(results, names)}")
     caught = [result for result in results if result.earns_too_much]
     if caught:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from tqdm import tqdm
 
-from rewards_fn.load import Reward, required_columns, select_rewards
+from rewards_fn.load import Reward, Selected, required_columns, select_rewards
 from spatial_edit_reward import Task, failed_checks, valid_box
 from spatial_edit_reward.boxes import BOX_SCALE, finite_number
 from spatial_edit_reward.errors import first_error
@@ -68,22 +68,19 @@ def read_rows(lines: Iterable[str], name: str, score_range: ScoreRange) -> Itera
         yield row
 
 
-def named_rewards(text: str, columns: Collection[str], score_range: ScoreRange) -> dict[str, Reward]:
+def parse_rewards(
+    text: str, columns: Collection[str], score_range: ScoreRange, weights: Sequence[float] | None = None
+) -> Selected:
     """The rewards of `--rewards`: names with commas between, or a JSON list as in a recipe's `reward_funcs`.
 
-    Raises ValueError for an unknown one, and for one that needs what `columns` do not give, such as images or token ids.
+    Raises ValueError for an unknown one, for one that needs what `columns` do not give, such as images or token ids, and
+    for weights of another number.
     """
     entries = json.loads(text) if text.lstrip().startswith("[") else [name.strip() for name in text.split(",")]
-    selected = select_rewards(entries, None, columns, score_range)
+    selected = select_rewards(entries, weights, columns, score_range)
     for name, reason in selected.left_out.items():
         raise ValueError(f"reward {name!r} {reason}, which the file does not hold")
-    rewards: dict[str, Reward] = {}
-    for entry, reward in zip(entries, selected.rewards, strict=True):
-        name = entry if isinstance(entry, str) else next(iter(entry))
-        if name in rewards:
-            raise ValueError(f"reward {name!r} is named twice")
-        rewards[name] = reward
-    return rewards
+    return selected
 
 
 def why_not_valid(completion: Completion, task: Task, score_range: ScoreRange) -> str | None:
@@ -129,7 +126,11 @@ def score_file(file: str, names: str, score_range: ScoreRange = DEFAULT_SCORE_RA
             rows = read_rows(lines, file, score_range)
             first = list(itertools.islice(rows, 1))
             keys = {"prompts", "completions", "reference", "task"}.union(*first)
-            rewards = named_rewards(names, keys, score_range)
+            selected = parse_rewards(names, keys, score_range)
+            named = [entry if isinstance(entry, str) else next(iter(entry)) for entry in selected.entries]
+            rewards = dict(zip(named, selected.rewards, strict=True))
+            if len(rewards) < len(named):
+                raise ValueError(f"--rewards {names}: a reward is named twice")
             values: dict[str, list[float]] = {name: [] for name in rewards}
             count = invalid = 0
             results = scored(itertools.chain(first, rows), rewards, score_range)

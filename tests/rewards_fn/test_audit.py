@@ -8,7 +8,8 @@ import pytest
 
 from rewards_fn import RULES, box_iou, format, score_agreement
 from rewards_fn.__main__ import main
-from rewards_fn.audit import play, read_references, rewards_of_recipe
+from rewards_fn.audit import play, read_recipe, read_references
+from rewards_fn.load import Selected, select_rewards
 from rewards_fn.policies import PADDING, ground_truth, noisy_oracle
 from spatial_edit_reward import UserError, render
 from spatial_edit_reward.parser import completion_text
@@ -32,7 +33,7 @@ def file(rows, tmp_path):
 
 
 def test_the_tiny_recipe_does_not_pay_for_gaming(rows):
-    results = play(rows, *rewards_of_recipe(TINY), seed=0)
+    results = play(rows, read_recipe(TINY), seed=0)
     assert [result.name for result in results if result.earns_too_much] == []
     assert results[0].mean == 1.0
     assert sum(result.kind == "blind" for result in results) == 17
@@ -43,12 +44,12 @@ def test_a_reward_that_sees_no_image_is_caught(rows):
     def kind(completions, **kwargs):
         return [0.9 if "{" in completion_text(completion) else 0.0 for completion in completions]
 
-    results = play(rows, [kind], [1.0], seed=0)
+    results = play(rows, Selected([], [kind], [1.0], {}), seed=0)
     assert all(result.earns_too_much for result in results if result.kind == "blind")
 
 
 def test_a_weight_that_lets_bare_cites_pay_is_caught(rows):
-    results = play(rows, [*RULES.values()], [2.0, 1.0, 0.2], seed=0)
+    results = play(rows, select_rewards([*RULES], [2.0, 1.0, 0.2]), seed=0)
     assert "cites with nothing between, 0% noise" in {result.name for result in results if result.earns_too_much}
 
 
@@ -120,7 +121,7 @@ def test_bad_input_is_one_line(file, tmp_path, monkeypatch):
         ("no.jsonl", [], "reference"),
         ("empty.jsonl", [], "no row with task sc or pq"),
         ("range.jsonl", [], "two numbers in 0..25"),
-        (file, ["--weights", "1", "2"], "--weights: 2 for 3 rewards"),
+        (file, ["--weights", "1", "2"], "reward_weights: 2 for 3 reward_funcs"),
         (file, ["--rewards", "boxes"], "unknown reward 'boxes'; known: box_iou"),
         (file, ["--rewards", "trl:get_soft_overlong_punishment"], "missing 2 required"),
         (file, ["--rewards", "trl:get_repetition_penalty_reward"], "needs completion_ids"),
