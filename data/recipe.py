@@ -9,7 +9,6 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from data.cleaning.fixer import Policy, policies
-from data.readers import READERS
 from spatial_edit_reward import Task
 from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE
 from spatial_edit_reward.spec import Bounds, Pixels, Prompt, Spec
@@ -59,9 +58,11 @@ class Source(Strict):
 
     @model_validator(mode="after")
     def _fits_its_reader(self) -> Self:
+        from data.readers import READERS  # they are written for a Source
+
         if self.layout not in READERS:
             raise ValueError(f"layout {self.layout!r} is not one of {', '.join(READERS)}")
-        if READERS[self.layout].takes_columns != (self.columns is not None):
+        if getattr(READERS[self.layout], "TAKES_COLUMNS", False) != (self.columns is not None):
             raise ValueError("layout datasets needs `columns`, and no other layout takes them")
         return self
 

@@ -35,16 +35,11 @@ class RowSource:
 
 def open_sources(recipe: DataRecipe) -> list[RowSource]:
     """The recipe's sources in order, then its synthetic groups, split by split."""
-    sources = [
-        RowSource(
-            source.name,
-            source.splits,
-            partial(public_chunks, source),
-            source.score_range,
-            READERS[source.layout].usable_for_sft,
-        )
-        for source in recipe.sources
-    ]
+    sources = []
+    for source in recipe.sources:
+        usable_for_sft = getattr(READERS[source.layout], "USABLE_FOR_SFT", True)
+        chunks = partial(public_chunks, source)
+        sources.append(RowSource(source.name, source.splits, chunks, source.score_range, usable_for_sft))
     splits = [split for split in SPLITS if split in recipe.synthetic_groups]
     return sources + [RowSource(NAME, {split: 1.0}, partial(synthetic_chunks, recipe, split)) for split in splits]
 
@@ -61,7 +56,7 @@ def find_templates(sources: Sequence[Source]) -> Templates:
     prompts: dict[tuple[str, Task], list[tuple[str, str | None]]] = {}
     for source in sources:
         reader = READERS[source.layout]
-        if not reader.has_prompts or (source.columns and not source.columns.prompt):
+        if not getattr(reader, "HAS_PROMPTS", True) or (source.columns and not source.columns.prompt):
             continue
         for raw in tqdm(reader.rows(source), desc=f"prompts of {source.name}", unit="row", delay=2):
             task: Task = "pq" if len(raw.images) == 1 else "sc"

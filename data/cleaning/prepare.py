@@ -96,6 +96,14 @@ def image_task(raw: Raw) -> Task:
     return task
 
 
+def check_text(texts: Sequence[str | None]) -> None:
+    """Raises RowError where one of `texts` cannot be stored: JSON may hold half of a character (a lone surrogate)."""
+    try:
+        "".join(text or "" for text in texts).encode()
+    except UnicodeEncodeError as error:
+        raise RowError("not_a_row", f"its text is no Unicode: {error.reason}") from None
+
+
 def group_name(raw: Raw, source: str, instruction: str, image_hashes: Sequence[bytes]) -> str | None:
     """The row's own group, or one made of an `sc` row's source image and instruction; a `pq` row gets its edit's later."""
     if raw.group is not None:
@@ -107,7 +115,8 @@ def group_name(raw: Raw, source: str, instruction: str, image_hashes: Sequence[b
 
 def row_id(raw: Raw, source: str, task: Task) -> str:
     """SOURCE-ID-TASK: unique over sources, and the two rows of one edit differ in the task alone."""
-    return f"{source}-{raw.id.removesuffix(f'-{task}')}-{task}"
+    name = f"{source}-{raw.id.removesuffix(f'-{task}')}-{task}"
+    return name.encode(errors="replace").decode()  # of half a character, for the report
 
 
 class Preparer:
@@ -128,6 +137,8 @@ class Preparer:
         task = image_task(raw)
         instruction, explained = self.read_instruction(raw, source, task)
         reference = self.read_reference(raw, task, score_range, fixer)
+        regions = reference["edit_region"]
+        check_text([raw.id, raw.group, instruction, reference["reasoning"], *(r["label"] for r in regions or ())])
         images = [self.load_image(image) for image in raw.images]
         for image in images:
             if image.overlap:
@@ -143,7 +154,6 @@ class Preparer:
             "group": group,
             "source": source,
         }
-        regions = reference["edit_region"]
         record = RowRecord(
             location=raw.location,
             id=name,

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data.cleaning.fixer import RowError
 from data.readers.parts import find_parts, index_tar
 from data.readers.raw import ImageSource, Raw, image_folder, read_json, read_rows, text_at
+from data.recipe import Source
 from spatial_edit_reward import TASKS, Task
 from spatial_edit_reward.errors import UserError
-
-if TYPE_CHECKING:
-    from data.recipe import Source
 
 PLACEHOLDER = "<image>"
 ROLES = {"human": "user", "gpt": "assistant"}

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data.cleaning.fixer import RowError
 from data.readers.chat import read_images, read_task
 from data.readers.raw import Raw, image_folder, read_rows, text_at
+from data.recipe import Source
 from spatial_edit_reward.errors import UserError
-
-if TYPE_CHECKING:
-    from data.recipe import Source
 
 TAKES_COLUMNS = True
 LOADERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}

@@ -9,16 +9,14 @@ rows share their `group`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data.cleaning.fixer import RowError
 from data.readers.chat import read_images
 from data.readers.columns import file_finder, streamed
 from data.readers.raw import Raw, read_rows, text_at
+from data.recipe import Source
 from spatial_edit_reward import Task
-
-if TYPE_CHECKING:
-    from data.recipe import Source
 
 HAS_PROMPTS = False
 USABLE_FOR_SFT = False

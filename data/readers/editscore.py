@@ -7,13 +7,10 @@ An `sc` row's `edit_region` is therefore null (unknown), never [] (nothing was e
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from data.readers.chat import chat_rows
 from data.readers.raw import Raw
-
-if TYPE_CHECKING:
-    from data.recipe import Source
+from data.recipe import Source
 
 
 def rows(source: Source) -> Iterator[Raw]:

@@ -5,8 +5,8 @@ for each public row, in the file's order, the same ones each time it is called. 
 a Raw with an `error`, and only a file that cannot be read at all is a UserError. The smallest one reads a list of
 {"before", "after", "instruction", "stars"} with scores and nothing else:
 
-    HAS_PROMPTS = False  # no prompt in its rows, so none is recovered (default: True)
-    USABLE_FOR_SFT = False  # no verdict in words to imitate, only scores for stage 2 (default: True)
+    HAS_PROMPTS = False  # no prompt is in its rows, so none is recovered; stated only where it is so
+    USABLE_FOR_SFT = False  # no verdict in words to imitate, only scores for stage 2; stated only where it is so
 
     def rows(source: Source) -> Iterator[Raw]:
         find = image_folder(source.images or Path(source.path).parent)

@@ -6,13 +6,10 @@ A verdict with an `edit_region` key is read as one with boxes, one without as on
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from data.readers.chat import chat_rows
 from data.readers.raw import Raw
-
-if TYPE_CHECKING:
-    from data.recipe import Source
+from data.recipe import Source
 
 
 def rows(source: Source) -> Iterator[Raw]:

@@ -8,13 +8,10 @@ one must not: what disagrees is an error of that row, never a guess. Rows of `rl
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from data.readers.chat import chat_rows
 from data.readers.raw import Raw
-
-if TYPE_CHECKING:
-    from data.recipe import Source
+from data.recipe import Source
 
 
 def rows(source: Source) -> Iterator[Raw]:

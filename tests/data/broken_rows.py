@@ -116,6 +116,8 @@ CASES = [
     drop("an image as a number", row(SC, images=("a.png", 7)), "not_a_row"),
     drop("a foreign solution", row(SC, solution="quality"), "not_a_row"),
     drop("an id as a list", row(SC, id=[1]), "not_a_row"),
+    drop("half a character in the instruction", row(SC, instruction="Add \ud83d."), "not_a_row"),
+    drop("half a character in the verdict", row(GOOD.replace("is blue", "is \\ud83d blue")), "not_a_row"),
     drop("an id given before", row(SC, id="0"), "repeated_id"),
     drop("no images", row(SC, images=()), "no_images"),
     drop("no images key", row(SC, images=...), "no_images"),

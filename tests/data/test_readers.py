@@ -8,7 +8,7 @@ import pytest
 
 from data.readers import READERS
 from data.readers.parts import Slice, find_parts, index_tar
-from data.recipe import Source
+from data.recipe import DataRecipe, Source
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.images import read_image
 from tests.data.broken_rows import PQ, SC, row
@@ -204,11 +204,26 @@ def test_a_tar_that_ends_between_two_images_is_no_complete_one(tmp_path, images)
 
 @pytest.mark.parametrize("layout", READERS)
 def test_every_layout_is_a_choice_of_the_recipe(layout):
-    options = {"columns": {"images": "image"}} if READERS[layout].takes_columns else {}
+    options = {"columns": {"images": "image"}} if hasattr(READERS[layout], "TAKES_COLUMNS") else {}
     assert Source(name="s", layout=layout, path="x", splits={"train": 1}, **options).layout == layout
 
 
-def test_what_a_reader_states_of_itself():
-    assert [name for name, reader in READERS.items() if not reader.usable_for_sft] == ["editreward"]
-    assert [name for name, reader in READERS.items() if not reader.has_prompts] == ["editreward"]
-    assert [name for name, reader in READERS.items() if reader.takes_columns] == ["datasets"]
+def test_what_a_reader_states_is_used(tmp_path):
+    """A source with neither prompts nor words: no template is looked for in it, and it is not usable for SFT."""
+    from data.sources import find_templates, open_sources
+
+    file = human_rows(tmp_path)
+    sources = [
+        Source(name="people", layout="editreward", path=str(file), splits={"rl": 1}),
+        Source(name="spatial", layout="spatialreward", path=str(tmp_path / "rows.jsonl"), splits={"train": 1}),
+    ]
+    prompts = [f"Judge this edit: Add {noun}." for noun in ("a cup", "two lamps", "a dog")]
+    write_lines(
+        tmp_path / "rows.jsonl", [row(SC, instruction=..., messages=[{"role": "user", "content": p}]) for p in prompts]
+    )
+    recipe = DataRecipe(
+        output_dir=tmp_path, sources=sources, pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=320
+    )
+    assert [source.usable_for_sft for source in open_sources(recipe)] == [False, True]
+    assert list(find_templates(recipe.sources)) == [("spatial", "sc")]
+    assert len(list(READERS["editreward"].rows(sources[0]))) == 8
