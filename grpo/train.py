@@ -14,7 +14,7 @@ from data.rows import for_training, load_rows
 from grpo.reward_std import frac_reward_zero_std
 from grpo.samples import SamplePages
 from pipeline.checkpoints import last_checkpoint
-from pipeline.distributed import engine_of, free_memory_and_shutdown, on_main_process, parameters, start_engine
+from pipeline.distributed import engine_name, free_memory_and_shutdown, init_deepspeed, num_parameters, on_main_process
 from pipeline.model import (
     Inputs,
     SpecBesideCheckpoints,
@@ -56,7 +56,7 @@ def make_trainer(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward
     name = model_args.model_name_or_path
     spec = load_spec(Path(name))
     processor = load_processor(name, spec)
-    start_engine(args)
+    init_deepspeed(args)
     model = load_model(name, model_args.dtype, model_args.attn_implementation, quantization(model_args))
     rows = for_training(load_rows(data / "rl.parquet", spec), spec, completions=False)
     rows = rows.select_columns(["id", "task", "instruction", "prompt", "images", "reference"])
@@ -84,8 +84,8 @@ def build_trainer(
     )
     count = trained_parameters(trainer.model)
     trainer.accelerator.print(
-        f"engine: {engine_of(trainer)}; attention: {model.config._attn_implementation}; "
-        f"training {count:,} of {parameters(model):,} parameters"
+        f"engine: {engine_name(trainer)}; attention: {model.config._attn_implementation}; "
+        f"training {count:,} of {num_parameters(model):,} parameters"
     )
     return trainer
 
@@ -102,7 +102,7 @@ def train(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward], data
 
 def check(args: GRPOConfig, model_args: ModelConfig, recipe: Path) -> None:
     """Times `args.max_steps` steps at the sizes of `recipe`, on random weights and rows, completions at their full length."""
-    start_engine(args)
+    init_deepspeed(args)
     inputs = random_inputs(recipe, model_args, quantization(model_args), args.seed, completions=False)
     args.generation_kwargs = {"min_new_tokens": inputs.spec.max_new_tokens}
     meter = StepMeter(args.max_steps)

@@ -1,4 +1,4 @@
-"""What a run needs of the machine: packages of the extras, and a launcher that told every process its place."""
+"""What a run needs of the machine: packages of the extras, and a launcher that set every process's variables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from spatial_edit_reward.errors import UserError
 
 # Set by torchrun and `accelerate launch` for every process; a process that has some but not all was started by hand.
-PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+TORCHRUN_VARS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def needed_packages(options: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
@@ -51,11 +51,11 @@ def check_launch(environment: Mapping[str, str]) -> None:
 
     Without this, torch ends in a traceback, or each Slurm task would train alone and write into the same folder.
     """
-    found = [name for name in PLACE if environment.get(name)]
-    missing = [name for name in PLACE if not environment.get(name)]
+    present = [name for name in TORCHRUN_VARS if environment.get(name)]
+    missing = [name for name in TORCHRUN_VARS if not environment.get(name)]
     if environment.get("WORLD_SIZE", "1") != "1" and missing:
         raise UserError(
-            f"{found[0]} is set but not {', '.join(missing)}: start every node with torchrun or accelerate launch "
+            f"{present[0]} is set but not {', '.join(missing)}: start every node with torchrun or accelerate launch "
             "(--machine_rank, --main_process_ip, --main_process_port; recipes/accelerate/README.md has the lines)"
         )
     if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment and "RANK" not in environment:

@@ -19,7 +19,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from pipeline.distributed import parameters
+from pipeline.distributed import num_parameters
 from pipeline.launch import check_packages
 from spatial_edit_reward import Spec, save_spec
 from spatial_edit_reward.errors import UserError
@@ -72,7 +72,7 @@ def trained_parameters(model: torch.nn.Module) -> int:
     adapted = [name for name in names if "visual" in name and "lora_" in name]
     if adapted:
         raise UserError(f"lora_target_modules reaches the vision tower: {adapted[0]}; name language-model modules only")
-    return parameters(model, trained=True)
+    return num_parameters(model, trained=True)
 
 
 class SpecBesideCheckpoints(TrainerCallback):
@@ -111,7 +111,7 @@ def save_trained(trainer: Any, output: Path, spec: Spec) -> Path:
     """
     adapted = hasattr(trainer.accelerator.unwrap_model(trainer.model), "peft_config")
     folder = output / ("adapter" if adapted else "weights")
-    expected = parameters(trainer.model, trained=adapted)
+    expected = num_parameters(trainer.model, trained=adapted)
     trainer.save_model(str(folder))
     if trainer.is_world_process_zero():
         # some engines write tied embeddings twice

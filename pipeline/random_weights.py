@@ -31,7 +31,7 @@ from transformers import (
     TrainerCallback,
 )
 
-from pipeline.distributed import free_memory_and_shutdown, parameters
+from pipeline.distributed import free_memory_and_shutdown, num_parameters
 from pipeline.model import Inputs
 from pipeline.recipe import read_yaml
 from spatial_edit_reward import Spec
@@ -201,8 +201,8 @@ def time_steps(trainer: Any, recipe: Path, meter: StepMeter | None = None) -> No
         "card": _card(),
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "model": {
-            "parameters": parameters(model),
-            "trained": parameters(model, trained=True),
+            "parameters": num_parameters(model),
+            "trained": num_parameters(model, trained=True),
             "attention": model.config._attn_implementation,
         },
     }

@@ -10,7 +10,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 from data.rows import for_training, load_rows
 from export.merge import merge
 from pipeline.checkpoints import last_checkpoint
-from pipeline.distributed import engine_of, free_memory_and_shutdown, on_main_process, parameters, start_engine
+from pipeline.distributed import engine_name, free_memory_and_shutdown, init_deepspeed, num_parameters, on_main_process
 from pipeline.model import Inputs, SpecBesideCheckpoints, quantization, save_trained, trained_parameters
 from pipeline.random_weights import random_inputs, time_steps
 from spatial_edit_reward import load_spec
@@ -23,7 +23,7 @@ def make_trainer(args: SFTConfig, model_args: ModelConfig, data: Path) -> SFTTra
     if args.max_length is not None:
         raise UserError("max_length must be null: truncation would cut image tokens or the end of a verdict")
     spec = load_spec(data)
-    start_engine(args)
+    init_deepspeed(args)
     name = model_args.model_name_or_path
     model = load_model(name, model_args.dtype, model_args.attn_implementation, quantization(model_args))
     rows, held_back = (
@@ -52,8 +52,8 @@ def build_trainer(
     trainer.model_accepts_loss_kwargs = True
     count = trained_parameters(trainer.model)
     trainer.accelerator.print(
-        f"engine: {engine_of(trainer)}; attention: {model.config._attn_implementation}; "
-        f"training {count:,} of {parameters(model):,} parameters"
+        f"engine: {engine_name(trainer)}; attention: {model.config._attn_implementation}; "
+        f"training {count:,} of {num_parameters(model):,} parameters"
     )
     return trainer
 
@@ -74,6 +74,6 @@ def train(args: SFTConfig, model_args: ModelConfig, data: Path) -> None:
 
 def check(args: SFTConfig, model_args: ModelConfig, recipe: Path) -> None:
     """Times `args.max_steps` steps at the sizes of `recipe`, on random weights and rows."""
-    start_engine(args)
+    init_deepspeed(args)
     inputs = random_inputs(recipe, model_args, quantization(model_args), args.seed, completions=True)
     time_steps(build_trainer(args, model_args, inputs), recipe)

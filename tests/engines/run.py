@@ -18,7 +18,7 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 from transformers import Trainer
 
-from pipeline.distributed import parameters
+from pipeline.distributed import num_parameters
 
 
 def plain_cpu() -> None:
@@ -58,7 +58,7 @@ def record_engine() -> None:
                 "processes": self.accelerator.num_processes,
                 "wrapped": type(self.model_wrapped).__name__,
                 "zero_stage": plugin and plugin.zero_stage,
-                "parameters": parameters(self.model_wrapped),
+                "parameters": num_parameters(self.model_wrapped),
                 "held": sum(part(parameter).numel() for parameter in self.model_wrapped.parameters()),
             }
             file.write_text(json.dumps(record))

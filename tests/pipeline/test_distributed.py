@@ -7,7 +7,14 @@ import pytest
 import torch
 from accelerate import PartialState
 
-from pipeline.distributed import check_network, check_processes, elements, engine_of, on_main_process, parameters
+from pipeline.distributed import (
+    check_network,
+    check_processes,
+    engine_name,
+    num_elements,
+    num_parameters,
+    on_main_process,
+)
 from spatial_edit_reward.errors import UserError
 
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -72,20 +79,20 @@ def trainer_of(processes=1, zero=None, fsdp=None):
     )
 
 
-def test_the_engine_is_said_and_must_be_the_one_asked_for(monkeypatch):
-    assert engine_of(trainer_of()) == "one process"
-    assert engine_of(trainer_of(processes=2)) == "DDP, 2 processes"
-    assert engine_of(trainer_of(processes=2, zero=3)) == "DeepSpeed ZeRO-3, 2 processes"
+def test_the_engine_is_named_and_must_be_the_configured_one(monkeypatch):
+    assert engine_name(trainer_of()) == "one process"
+    assert engine_name(trainer_of(processes=2)) == "DDP, 2 processes"
+    assert engine_name(trainer_of(processes=2, zero=3)) == "DeepSpeed ZeRO-3, 2 processes"
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    assert engine_of(trainer_of(processes=2, fsdp=2)) == "FSDP2, 2 processes"
-    with pytest.raises(UserError, match="asks for FSDP, but DDP is at work"):
-        engine_of(trainer_of(processes=2))
+    assert engine_name(trainer_of(processes=2, fsdp=2)) == "FSDP2, 2 processes"
+    with pytest.raises(UserError, match="names FSDP, but DDP is used"):
+        engine_name(trainer_of(processes=2))
 
 
 def test_parameters_are_counted_where_they_are_divided():
     whole = torch.nn.Linear(3, 5)
     whole.bias.requires_grad_(False)
-    assert parameters(whole) == 20 and parameters(whole, trained=True) == 15
+    assert num_parameters(whole) == 20 and num_parameters(whole, trained=True) == 15
     divided = torch.nn.Parameter(torch.empty(0))
     divided.ds_numel = 12
-    assert elements(divided) == 12
+    assert num_elements(divided) == 12

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from trl import ModelConfig
 
 from export.merge import adapted
-from pipeline.distributed import parameters
+from pipeline.distributed import num_parameters
 from pipeline.model import quantization
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.inference.model import load_model
@@ -36,7 +36,7 @@ def test_exactly_the_language_models_layers_are_quantised(quantized):
 
 def test_parameters_are_counted_as_if_unpacked(quantized):
     whole = load_model(str(BASE), "float32", None)
-    assert parameters(quantized) == parameters(whole) == whole.num_parameters()
+    assert num_parameters(quantized) == num_parameters(whole) == whole.num_parameters()
 
 
 def test_a_quantised_checkpoint_is_no_base_to_merge_into(quantized, tmp_path):
