@@ -22,7 +22,7 @@ from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.files import differences
 from spatial_edit_reward.inference.request import Backend, Request
 
-MAX_SHARDS = 256  # each is held by an open file
+MAX_SHARDS = 128  # each is held by an open file
 Name = tuple[str, int]
 
 

@@ -17,7 +17,8 @@ from spatial_edit_reward.inference.model import load_for_inference
 from spatial_edit_reward.inference.request import Backend, Request, Response, Sampling, batched
 
 ENOUGH = 7 / 8  # of a batch's completions: when they have ended, the others are cut off
-WINDOW = 16  # batches whose requests are looked at together, and as many are put off at most
+LOOKAHEAD = 4  # batches whose requests are sorted together
+MAX_CUT_OFF = 16  # batches of requests that are put off, with their images, before they are generated again
 
 
 def open_transformers(
@@ -60,7 +61,7 @@ def open_transformers(
                 yield from run(batch, 1.0)
             cut_off.clear()
 
-        for window in batched(requests, WINDOW * batch_size):
+        for window in batched(requests, LOOKAHEAD * batch_size):
             # More images first: prompts of a length share a batch, and what does not fit in memory shows at once.
             for batch in batched(sorted(window, key=lambda request: -len(request.images)), batch_size):
                 for request, response in run(batch, ENOUGH if sampling is None else 1.0):
@@ -68,7 +69,7 @@ def open_transformers(
                         cut_off.append(request)
                     else:
                         yield request, response
-            if len(cut_off) >= WINDOW * batch_size:
+            if len(cut_off) >= MAX_CUT_OFF * batch_size:
                 yield from again()
         yield from again()
 

@@ -77,6 +77,8 @@ def test_an_adapter_is_at_work_on_the_weights(make_plan, tmp_path):
 def test_another_backend_is_asked_and_a_row_without_a_response_is_an_error(
     make_plan, endpoint, monkeypatch, tmp_path, caplog
 ):
+    from evaluation.report import read_completions
+
     monkeypatch.setenv("OPENAI_BASE_URL", endpoint.base_url)
     plan = make_plan(4)
     endpoint.answer = lambda number, body: chat("no") if len(endpoint.received) == 4 else (400, {}, b"{}")
@@ -89,3 +91,5 @@ def test_another_backend_is_asked_and_a_row_without_a_response_is_an_error(
     responses = write(plan, tmp_path / "m.jsonl", backend="openai")
     assert sorted(line["text"] for line in responses.values()) == ["no", *["two\u2028lines \u0085"] * 3]
     assert endpoint.received[0]["model"] == str(BASE) and len(endpoint.received) == 7
+    completions, truncated = read_completions(tmp_path / "m.jsonl", plan.rows)
+    assert completions.count("two\u2028lines \u0085") == 3 and not any(truncated)
