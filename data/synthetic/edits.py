@@ -2,7 +2,7 @@
 
 Scores of `sc`, each on the default range of 0..25, from what was done and nothing else:
     success       25 x the share of the requested changes that were done
-    over-editing  25 - 8 for every unrequested change of a item - 16 if the background changed, never below 0
+    over-editing  25 - 8 for every unrequested change of an item - 16 if the background changed, never below 0
 A failed edit leaves the image as it was: success 0, over-editing 25, no region.
 """
 
@@ -140,7 +140,7 @@ def tinted(rng: np.random.Generator, background: Image.Image) -> Image.Image:
 def unrequested_change(
     rng: np.random.Generator, scene: Scene, request: tuple[Change, ...], kinds: tuple[str, ...]
 ) -> Change | None:
-    """A change of one of `kinds` to a item that the request leaves alone, or an added item where there is none.
+    """A change of one of `kinds` to an item that the request leaves alone, or an added item where there is none.
 
     None if 20 tries find no room for it.
     """

@@ -105,7 +105,7 @@ def free_box(rng: np.random.Generator, scene: Scene, side: int) -> PixelBox | No
 
 
 def random_side(rng: np.random.Generator, scene: Scene) -> int:
-    """A item's side in pixels: 20 to 38 % of the scene's shorter side."""
+    """An item's side in pixels: 20 to 38 % of the scene's shorter side."""
     return round(min(scene.size) * rng.uniform(0.20, 0.38))
 
 
