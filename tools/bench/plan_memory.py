@@ -2,13 +2,16 @@
 
     python -m tools.bench.plan_memory [--dtype float32] [--device cpu]
 
-Weights, gradients and optimizer state are counted after a step; activations are the storages that autograd keeps at the end
-of the forward pass, each counted once. On CUDA the allocator's peak stands beside the sum of all parts.
+Weights, gradients and optimizer state are counted after a step; activations are the storages that are still there at the end
+of the forward pass, each counted once, without weights and inputs. On CUDA the sum of all parts is also compared with the
+allocator's peak.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +77,7 @@ def stage_options(dtype: str, bf16: bool, peft: bool, checkpointing: bool) -> di
 
 
 def inputs_of(config: PreTrainedConfig, batch: Batch, device: str) -> dict[str, torch.Tensor]:
-    """Random padded sequences, each with its pictures near its start; the first one is padded on the left."""
+    """Random padded sequences, each with its images near its start; the first one is padded on the left."""
     generator = torch.Generator().manual_seed(0)
     vision = config.vision_config
     side = int(batch.patches**0.5)
@@ -82,21 +85,21 @@ def inputs_of(config: PreTrainedConfig, batch: Batch, device: str) -> dict[str, 
         raise ValueError("patches must be a square of whole merged patches")
     each = batch.patches // vision.spatial_merge_size**2
     ids = torch.randint(20, 200, (batch.sequences, batch.tokens), generator=generator)
-    for picture in range(batch.pictures // batch.sequences):
-        start = 8 + picture * (each + 1)  # a token of text stands between two pictures
+    for image in range(batch.images // batch.sequences):
+        start = 8 + image * (each + 1)  # a token of text stands between two images
         ids[:, start : start + each] = config.image_token_id
     mask = torch.ones_like(ids)
     mask[0, :4] = 0
     values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    found = {
+    inputs = {
         "input_ids": ids,
         "attention_mask": mask,
         "labels": torch.where(ids == config.image_token_id, -100, ids),
         "mm_token_type_ids": (ids == config.image_token_id).int(),
-        "pixel_values": torch.randn(batch.pictures * batch.patches, values, generator=generator),
-        "image_grid_thw": torch.tensor([[1, side, side]] * batch.pictures),
+        "pixel_values": torch.randn(batch.images * batch.patches, values, generator=generator),
+        "image_grid_thw": torch.tensor([[1, side, side]] * batch.images),
     }
-    return {name: tensor.to(device) for name, tensor in found.items()}
+    return {name: tensor.to(device) for name, tensor in inputs.items()}
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,12 @@ def unique_bytes(tensors: list[torch.Tensor], without: list[torch.Tensor] | None
     """Bytes of the tensors' storages, each once, those of `without` left out."""
     known = {tensor.untyped_storage().data_ptr() for tensor in without or ()}
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-    return sum(size for place, size in storages.items() if place not in known)
+    return sum(size for pointer, size in storages.items() if pointer not in known)
+
+
+def live_tensors() -> list[torch.Tensor]:
+    """Every tensor of this process that Python knows, without those of FakeTensorMode."""
+    return [one for one in gc.get_objects() if type(one) in (torch.Tensor, torch.nn.Parameter)]
 
 
 def measured(config: PreTrainedConfig, options: dict[str, Any], batch: Batch, device: str) -> Measured:
@@ -133,10 +141,12 @@ def measured(config: PreTrainedConfig, options: dict[str, Any], batch: Batch, de
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    kept: list[torch.Tensor] = []
+    # Weak references: checkpointing saves a frozen tower's inputs too, but lets go of them.
+    saved: list[weakref.ref[torch.Tensor]] = []
+    before = live_tensors()
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
-        kept.append(tensor)
+        saved.append(weakref.ref(tensor))
         return tensor
 
     with (
@@ -144,15 +154,17 @@ def measured(config: PreTrainedConfig, options: dict[str, Any], batch: Batch, de
         torch.autocast(device, torch.bfloat16, enabled=options["bf16"]),
     ):
         loss = model(**inputs, fused_lm_head=True).loss
-    still = [*model.parameters(), *model.buffers()]
-    activations = unique_bytes(kept, [*still, *inputs.values()])
-    kept.clear()
+    weights = [*model.parameters(), *model.buffers()]
+    # Checkpointing also holds on to what all blocks share, which autograd does not save.
+    alive = [*live_tensors(), *(tensor for reference in saved if (tensor := reference()) is not None)]
+    activations = unique_bytes(alive, before)
+    del alive, before
     loss.backward()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     optimizer.step()
     moments = [v for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor)]
     parts = {
-        "weights": unique_bytes(still),
+        "weights": unique_bytes(weights),
         "gradients": unique_bytes(gradients),
         "optimizer": unique_bytes(moments),
         "activations": activations,
@@ -165,14 +177,15 @@ def compared(
 ) -> tuple[dict[str, tuple[int, int]], int, int]:
     """Part -> (estimated, measured) bytes; the estimate's sum; the allocator's peak."""
     estimate = training_bytes(meta_model(config, options), options, Engine("single"), 1, batch)
-    found = measured(config, options, batch, device)
-    return {part: (estimate[part], size) for part, size in found.parts.items()}, sum(estimate.values()), found.peak
+    real = measured(config, options, batch, device)
+    return {part: (estimate[part], size) for part, size in real.parts.items()}, sum(estimate.values()), real.peak
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="default: %(default)s")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=["cpu", "cuda"], default=device, help="default: cuda where there is a GPU")
     arguments = parser.parse_args()
     tiny = AutoConfig.from_pretrained(TINY)
     for name, config, batch in (
@@ -183,9 +196,9 @@ def main() -> None:
             for checkpointing in (False, True):
                 options = stage_options(arguments.dtype, arguments.dtype == "bfloat16", peft, checkpointing)
                 parts, total, peak = compared(config, options, batch, arguments.device)
-                what = f"{name}, {'LoRA' if peft else 'all'}, {'checkpointing' if checkpointing else 'all kept'}"
-                said = ", ".join(f"{part} {est / max(got, 1):.3f}" for part, (est, got) in parts.items())
-                print(f"{what:32} estimated / measured: {said}" + (f"; peak {total / peak:.3f}" if peak else ""))
+                case = f"{name}, {'LoRA' if peft else 'all'}, {'checkpointing' if checkpointing else 'all kept'}"
+                ratios = ", ".join(f"{part} {est / max(real, 1):.3f}" for part, (est, real) in parts.items())
+                print(f"{case:32} estimated / measured: {ratios}" + (f"; peak {total / peak:.3f}" if peak else ""))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The cards and the engine that a recipe is planned for, and `plan.yaml`, which says what is assumed."""
+"""The cards and the engine that a recipe is planned for, and `plan.yaml` with what is assumed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CARDS = {
 }
 
 
-def card_named(name: str) -> Card:
+def find_card(name: str) -> Card:
     """The card `name`; "cpu" is this machine's memory. Raises UserError listing the known ones."""
     if name == "cpu":
         return Card("cpu", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), 0.0, 0.0)
@@ -64,7 +64,7 @@ class StagePlan(BaseModel):
 
 
 class PlanRecipe(BaseModel):
-    """`plan.yaml`: the hardware a recipe is for, and what is assumed where the data cannot be looked at yet."""
+    """`plan.yaml`: the hardware a recipe is for, and what is assumed while the data is not there yet."""
 
     model_config = ConfigDict(extra="forbid")
     gpu: str
@@ -72,8 +72,8 @@ class PlanRecipe(BaseModel):
     engine: str
     stages: dict[str, StagePlan] = {}
     rows: dict[Literal["train", "rl"], Annotated[int, Field(gt=0)]]
-    answer_tokens: Annotated[int, Field(gt=0, description="mean of a verdict, where no rows say it")]
-    utilisation: Annotated[float, Field(gt=0, le=1, description="share of the card's stated speed that is reached")] = (
+    answer_tokens: Annotated[int, Field(gt=0, description="mean of a verdict, where there are no rows to measure")]
+    utilization: Annotated[float, Field(gt=0, le=1, description="share of the card's stated speed that is reached")] = (
         0.4
     )
 
@@ -110,21 +110,21 @@ def load_engine(name: str, folder: Path = Path("recipes/accelerate")) -> Engine:
     if not file.exists():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
         raise UserError(f"ENGINE: {name!r}: {file} is not there; known: {known or 'none'}")
-    found: dict[str, Any] = yaml.safe_load(file.read_text())
+    written: dict[str, Any] = yaml.safe_load(file.read_text())
     zero: dict[str, Any] = {}
-    deepspeed = found.get("deepspeed_config") or {}
+    deepspeed = written.get("deepspeed_config") or {}
     if deepspeed:
-        written = deepspeed.get("deepspeed_config_file")
-        whole = json.loads(Path(written).read_text()) if written else {}
-        zero = whole.get("zero_optimization") or {"stage": int(deepspeed.get("zero_stage", 2))}
+        config_file = deepspeed.get("deepspeed_config_file")
+        config = json.loads(Path(config_file).read_text()) if config_file else {}
+        zero = config.get("zero_optimization") or {"stage": int(deepspeed.get("zero_stage", 2))}
     bucket = zero.get("reduce_bucket_size", REDUCE_BUCKET) if zero else 0
     return Engine(
         name,
         zero=int(zero.get("stage", 0)),
-        fsdp=found["distributed_type"] == "FSDP",
-        distributed=found["distributed_type"] != "NO",
-        machines=int(found.get("num_machines", 1)),
-        processes=int(found.get("num_processes", 1)),
+        fsdp=written["distributed_type"] == "FSDP",
+        distributed=written["distributed_type"] != "NO",
+        machines=int(written.get("num_machines", 1)),
+        processes=int(written.get("num_processes", 1)),
         bucket=None if bucket == "auto" else int(bucket),
         two_buckets=bool(zero.get("overlap_comm")),
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from tools.plan.activations import Batch, activation_bytes
 from tools.plan.hardware import GIB, Card, Engine
-from tools.plan.model import base_of, quantized
+from tools.plan.model import quantized, without_adapter
 
 # NF4 keeps half a byte a weight and one scale for each block of 64: 4 bytes, or with nested quantization one byte and a second
 # scale of 4 bytes for 256 of them.
@@ -38,40 +39,60 @@ def weight_bytes(model: torch.nn.Module, options: Mapping[str, Any]) -> tuple[in
     return int(frozen), int(trained)
 
 
-def state_bytes(model: torch.nn.Module, options: Mapping[str, Any], engine: Engine, gpus: int) -> dict[str, int]:
-    """Part -> bytes of what stays between steps, in one process: weights, gradients, optimizer, the engine's buffers.
+@dataclass(frozen=True)
+class State:
+    """Bytes of what stays between steps in one process, before an engine divides it."""
 
-    DeepSpeed in bf16 keeps every weight in bf16 and a master copy in fp32 with the optimizer; FSDP2 keeps trained weights in
-    fp32. Gradients have the dtype of their weights. Without an adapter to switch off, a copy of the model is the reference.
+    frozen: int
+    trained: int
+    gradients: int
+    optimizer: int
+
+
+def undivided_state(model: torch.nn.Module, options: Mapping[str, Any], engine: Engine) -> State:
+    """The state as `engine` keeps it: DeepSpeed in bf16 all weights in bf16, and a copy in fp32 with the optimizer; FSDP2 in
+    bf16 trained weights in fp32. Gradients have the dtype of their weights.
     """
+    count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     frozen, trained = weight_bytes(model, options)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    count = sum(parameter.numel() for parameter in parameters)
-    share = gpus if engine.divides_training_state else 1
-    whole = gpus if engine.divides_weights else 1
-    eight = "8bit" in str(options["optim"])
-    gradients, moments, master = trained, EIGHT_BIT * count if eight else 2 * trained, 0
-    buffers = 0
     if engine.zero and options["bf16"]:
-        trained, gradients, moments, master = 2 * count, 2 * count, 8 * count, 4 * count
-        frozen = sum(2 * p.numel() for p in model.parameters() if not p.requires_grad)
-    elif engine.fsdp and options["bf16"]:
-        trained, gradients, moments = 4 * count, 4 * count, 8 * count
+        frozen = sum(2 * parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
+        return State(frozen, 2 * count, 2 * count, (4 + 8) * count)
+    if engine.fsdp and options["bf16"]:
+        return State(frozen, 4 * count, 4 * count, 8 * count)
+    moments = EIGHT_BIT * count if "8bit" in str(options["optim"]) else 2 * trained
+    return State(frozen, trained, trained, int(moments))
+
+
+def buffer_bytes(model: torch.nn.Module, options: Mapping[str, Any], engine: Engine, gpus: int, gradients: int) -> int:
+    """Bytes of the engine's own buffers: what gradients are collected in, and divided weights that are whole for a while."""
+    buffers = 0
     if engine.zero:
-        hidden = base_of(model).config.get_text_config().hidden_size
-        width = 2 if options["bf16"] else 4
-        buffers = (2 if engine.two_buckets else 1) * width * (hidden**2 if engine.bucket is None else engine.bucket)
+        elements = (
+            without_adapter(model).config.get_text_config().hidden_size ** 2 if engine.bucket is None else engine.bucket
+        )
+        buffers = (2 if engine.two_buckets else 1) * (2 if options["bf16"] else 4) * elements
     elif engine.distributed and not engine.fsdp:
         buffers = gradients  # DDP's buckets
     if engine.divides_weights and gpus > 1:
         buffers += gathered_bytes(model, engine)
-    reference = frozen + trained if options.get("beta") and not options["use_peft"] else 0
+    return buffers
+
+
+def state_bytes(model: torch.nn.Module, options: Mapping[str, Any], engine: Engine, gpus: int) -> dict[str, int]:
+    """Part -> bytes of what stays between steps, in one process: weights, gradients, optimizer, the engine's buffers.
+
+    Where there is no adapter to switch off, a copy of the model is the reference.
+    """
+    state = undivided_state(model, options, engine)
+    weights = (state.frozen + state.trained) // (gpus if engine.divides_weights else 1)
+    share = gpus if engine.divides_training_state else 1
     parts = {
-        "weights": (frozen + trained) // whole,
-        "gradients": gradients // share,
-        "optimizer": int(moments + master) // share,
-        "reference model": reference // whole,
-        "engine's buffers": buffers,
+        "weights": weights,
+        "gradients": state.gradients // share,
+        "optimizer": state.optimizer // share,
+        "reference model": weights if options.get("beta") and not options["use_peft"] else 0,
+        "engine's buffers": buffer_bytes(model, options, engine, gpus, state.gradients),
     }
     return {name: size for name, size in parts.items() if size}
 
@@ -86,14 +107,14 @@ def gathered_bytes(model: torch.nn.Module, engine: Engine) -> int:
         return min(2 * LIVE, sum(sizes.values()))
     blocks = [size for name, size in sizes.items() if "language_model.layers.0." in name]
     outside = sum(size for name, size in sizes.items() if ".layers." not in name and ".blocks." not in name)
-    head = base_of(model).get_output_embeddings().weight.numel() * 2
+    head = without_adapter(model).get_output_embeddings().weight.numel() * 2
     return outside + head + 2 * sum(blocks)
 
 
 def cache_bytes(model: torch.nn.Module, tokens: int) -> int:
     """Bytes of keys and values of `tokens` in all layers, in the model's dtype."""
-    text = base_of(model).config.get_text_config()
-    per_layer = 2 * text.num_key_value_heads * text.head_dim * base_of(model).dtype.itemsize
+    text = without_adapter(model).config.get_text_config()
+    per_layer = 2 * text.num_key_value_heads * text.head_dim * without_adapter(model).dtype.itemsize
     return per_layer * text.num_hidden_layers * tokens
 
 
@@ -101,11 +122,11 @@ def training_bytes(
     model: torch.nn.Module, options: Mapping[str, Any], engine: Engine, gpus: int, batch: Batch
 ) -> dict[str, int]:
     """Part -> bytes at the peak of a training step, in one process."""
-    found = activation_bytes(model, batch, bool(options["bf16"]), bool(options["gradient_checkpointing"]))
+    activations = activation_bytes(model, batch, bool(options["bf16"]), bool(options["gradient_checkpointing"]))
     return {
         **state_bytes(model, options, engine, gpus),
-        "activations": found.kept,
-        "at work on top": found.working,
+        "activations": activations.kept,
+        "temporary, at the peak": activations.working,
     }
 
 
@@ -130,9 +151,12 @@ def rollout_bytes(
         return {**state, "vLLM": share} if share else state
     if engine.divides_weights and gpus > 1:
         state["engine's buffers"] = sum(2 * p.numel() for p in model.parameters())  # gathered whole to generate
-    vocabulary = base_of(model).config.get_text_config().vocab_size
+    vocabulary = without_adapter(model).config.get_text_config().vocab_size
     return {
         **state,
         "KV cache": cache_bytes(model, sequences * tokens),
-        "at work on top": 3 * 4 * sequences * vocabulary,
+        "temporary, at the peak": 3
+        * 4
+        * sequences
+        * vocabulary,  # logits, their softmax and what sampling sorts, in fp32
     }

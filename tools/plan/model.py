@@ -11,11 +11,10 @@ from peft import PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 from trl import ModelConfig, get_peft_config
 
+from pipeline.model import NOT_QUANTIZED
 from pipeline.recipe import recipe_layers
-from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.errors import UserError, one_line
 
-# Kept in the recipe's own dtype when the base is in 4 bits: only the language model's linear layers are quantized.
-NOT_QUANTIZED = ("visual", "lm_head", "lora_")
 CONFIG = "config.json"
 
 
@@ -24,10 +23,9 @@ def find_config(sft: Path, base: str) -> Path:
 
     Raises UserError where there is none.
     """
-    places = [Path(base), *(file.parent for file, _ in recipe_layers(sft))]
-    for place in places:
-        if (place / CONFIG).exists():
-            return place / CONFIG
+    for folder in (Path(base), *(file.parent for file, _ in recipe_layers(sft))):
+        if (folder / CONFIG).exists():
+            return folder / CONFIG
     raise UserError(f"{sft.parent / CONFIG} is not there: keep the base's config.json in the recipe")
 
 
@@ -36,7 +34,7 @@ def load_model_config(file: Path) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(file)
     except (OSError, ValueError) as error:
-        raise UserError(f"{file}: no model configuration: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{file}: no model configuration: {one_line(error)}") from None
 
 
 def meta_model(config: PreTrainedConfig, options: Mapping[str, Any]) -> PreTrainedModel | PeftModel:
@@ -55,7 +53,7 @@ def meta_model(config: PreTrainedConfig, options: Mapping[str, Any]) -> PreTrain
         try:
             adapted = get_peft_model(model, adapter)
         except ValueError as error:
-            raise UserError(f"lora_target_modules: {' '.join(str(error).split())[:200]}") from None
+            raise UserError(f"lora_target_modules: {one_line(error)}") from None
     if options["load_in_4bit"]:
         for parameter in adapted.parameters():
             if parameter.requires_grad:
@@ -63,7 +61,7 @@ def meta_model(config: PreTrainedConfig, options: Mapping[str, Any]) -> PreTrain
     return adapted
 
 
-def part_of(name: str) -> str:
+def part_name(name: str) -> str:
     """The part of Qwen3-VL that the parameter `name` belongs to."""
     if "visual" in name:
         return "merger" if "merger" in name else "vision tower"
@@ -76,23 +74,23 @@ def parameters_by_part(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
     """Part -> (parameters in all, those that are trained), tied ones once."""
     counts: dict[str, tuple[int, int]] = {}
     for name, parameter in model.named_parameters():
-        total, trained = counts.get(part_of(name), (0, 0))
+        total, trained = counts.get(part_name(name), (0, 0))
         size = parameter.numel()
-        counts[part_of(name)] = (total + size, trained + size * parameter.requires_grad)
+        counts[part_name(name)] = (total + size, trained + size * parameter.requires_grad)
     return counts
 
 
 def quantized(model: torch.nn.Module, options: Mapping[str, Any]) -> set[str]:
-    """Names of the weights that are stored in 4 bits: of linear layers, but none of NOT_QUANTIZED."""
+    """Names of the weights that are stored in 4 bits: of the base's linear layers, but none of pipeline's NOT_QUANTIZED."""
     if not options["load_in_4bit"]:
         return set()
     return {
         f"{name}.weight"
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and not any(part in name for part in NOT_QUANTIZED)
+        if isinstance(module, torch.nn.Linear) and not any(part in name for part in (*NOT_QUANTIZED, "lora_"))
     }
 
 
-def base_of(model: torch.nn.Module) -> PreTrainedModel:
+def without_adapter(model: torch.nn.Module) -> PreTrainedModel:
     """The model without its PEFT wrapper; its adapted layers stay."""
     return model.get_base_model() if isinstance(model, PeftModel) else model

@@ -7,9 +7,9 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
+import PIL.Image
 import pyarrow.parquet as pq
 from datasets import Dataset, Image, List
-from PIL import Image as Picture
 from tokenizers import Tokenizer
 
 from data.recipe import DataRecipe
@@ -22,29 +22,29 @@ from spatial_edit_reward.errors import UserError, one_line
 SAMPLE = 512
 # Characters of English text, and of JSON, for one token: an assumption, used where the base's tokenizer is not on this machine.
 TEXT, JSON = 4.0, 3.0
-# Of the chat template around a turn, and around each picture.
-TURN, AROUND_PICTURE = 12, 2
+# Of the chat template around a turn, and around each image.
+TURN, AROUND_IMAGE = 12, 2
 INSTRUCTION = "Replace the red cup on the left with a blue one and leave the rest of the picture as it is."
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A split's rows in tokens of the model. `measured`: on the rows, not from the spec and `plan.yaml`."""
+    """A split's rows in tokens of the model. `measured`: on the rows themselves, not from the spec and `plan.yaml`."""
 
     count: int
-    pictures: float  # mean of a row
-    patches: int  # of the largest picture, before the merger
-    picture_tokens: float  # mean of a row, after it
-    prompt: float  # mean without pictures
+    images: float  # mean of a row
+    patches: int  # of the largest image, before the merger
+    image_tokens: float  # mean of a row, after it
+    prompt: float  # mean without images
     answer: float  # mean
-    longest_prompt: int  # with pictures
+    longest_prompt: int  # with images
     longest_answer: int
     measured: bool
 
     @property
     def tokens(self) -> float:
-        """Mean of a row, pictures and answer included."""
-        return self.picture_tokens + self.prompt + self.answer
+        """Mean of a row, images and answer included."""
+        return self.image_tokens + self.prompt + self.answer
 
 
 def load_or_build_spec(data_dir: Path, recipe: Path) -> Spec:
@@ -56,17 +56,17 @@ def load_or_build_spec(data_dir: Path, recipe: Path) -> Spec:
 
 
 def from_spec(spec: Spec, count: int, answer: int, patch: int) -> Rows:
-    """Rows with pictures at the pixel limit, half of them `sc` and half `pq`, and answers of `answer` tokens."""
+    """Rows with images at the pixel limit, half of them `sc` and half `pq`, and answers of `answer` tokens."""
     tokens = spec.pixels.max // spec.pixels.multiple**2
     prompts = [len(spec.prompt(task, INSTRUCTION)) / TEXT + TURN for task in ("sc", "pq")]
-    pictures = statistics.mean(IMAGES_OF_TASK.values())
-    around = [AROUND_PICTURE * IMAGES_OF_TASK[task] for task in ("sc", "pq")]
-    longest = max(IMAGES_OF_TASK.values()) * (tokens + AROUND_PICTURE) + max(prompts)
+    images = statistics.mean(IMAGES_OF_TASK.values())
+    around = [AROUND_IMAGE * IMAGES_OF_TASK[task] for task in ("sc", "pq")]
+    longest = max(IMAGES_OF_TASK.values()) * (tokens + AROUND_IMAGE) + max(prompts)
     return Rows(
         count,
-        pictures,
+        images,
         spec.pixels.max // patch**2,
-        pictures * tokens,
+        images * tokens,
         statistics.mean(prompts) + statistics.mean(around),
         answer,
         round(longest),
@@ -78,20 +78,20 @@ def from_spec(spec: Spec, count: int, answer: int, patch: int) -> Rows:
 def check_columns(file: Path) -> int:
     """The rows in `file`. Raises UserError for a file that is no Parquet, or lacks a column of canonical rows."""
     try:
-        found = pq.read_metadata(file)
+        count = pq.read_metadata(file).num_rows
         columns = set(pq.read_schema(file).names)
     except Exception as error:  # pyarrow raises many kinds for a broken file
         raise UserError(f"{file}: not a Parquet file: {one_line(error)}") from None
     missing = [name for name in features() if name not in columns]
     if missing:
         raise UserError(f"{file}: no column {', '.join(missing)}; it has {', '.join(sorted(columns))}: run 'make data'")
-    if not found.num_rows:
+    if not count:
         raise UserError(f"{file}: it has no rows")
-    return int(found.num_rows)
+    return int(count)
 
 
 def from_file(file: Path, spec: Spec, patch: int, base: str) -> Rows:
-    """Rows as they are in `file`: SAMPLE of them are looked at, evenly spread, with the base's tokenizer if that is local."""
+    """Rows as they are in `file`: SAMPLE of them are measured, evenly spread, with the base's tokenizer if that is local."""
     count = check_columns(file)
     rows = Dataset.from_parquet(str(file), features=features()).cast_column("images", List(Image(decode=False)))
     rows = rows.select(range(0, count, max(1, count // SAMPLE)))
@@ -101,20 +101,20 @@ def from_file(file: Path, spec: Spec, patch: int, base: str) -> Rows:
     def length(text: str, characters: float) -> float:
         return len(known.encode(text).ids) if known else len(text) / characters
 
-    prompts, answers, pictures, patches, longest = [], [], [], [], 0.0
+    prompts, answers, images, patches, longest = [], [], [], [], 0.0
     for row in rows:
         areas = [area(image["bytes"], patch) for image in row["images"]]
-        prompts.append(length(spec.prompt(row["task"], row["instruction"]), TEXT) + TURN + AROUND_PICTURE * len(areas))
-        pictures.append(sum(areas) // (spec.pixels.multiple // patch) ** 2)
+        prompts.append(length(spec.prompt(row["task"], row["instruction"]), TEXT) + TURN + AROUND_IMAGE * len(areas))
+        images.append(sum(areas) // (spec.pixels.multiple // patch) ** 2)
         patches += areas
-        longest = max(longest, prompts[-1] + pictures[-1])
+        longest = max(longest, prompts[-1] + images[-1])
         if row["reference"]["reasoning"] is not None:
             answers.append(length(answer_of(row), JSON))
     return Rows(
         count,
         len(patches) / len(rows),
         max(patches),
-        statistics.mean(pictures),
+        statistics.mean(images),
         statistics.mean(prompts),
         statistics.mean(answers or [spec.max_new_tokens / 3]),
         round(longest),
@@ -130,6 +130,6 @@ def answer_of(row: dict) -> str:
 
 
 def area(content: bytes, patch: int) -> int:
-    """Patches of the picture with these bytes; only its header is read."""
-    with Picture.open(io.BytesIO(content)) as opened:
+    """Patches of the image with these bytes; only its header is read."""
+    with PIL.Image.open(io.BytesIO(content)) as opened:
         return (opened.width // patch) * (opened.height // patch)

@@ -43,10 +43,10 @@ class Stage:
 
 def stage_files(recipe: Path) -> list[Path]:
     """The recipe's files of training stages, in the order they run. Raises UserError where there are none."""
-    found = [file for kind in TYPES for file in sorted(recipe.glob(f"{kind}*.yaml"))]
-    if not found:
+    files = [file for kind in TYPES for file in sorted(recipe.glob(f"{kind}*.yaml"))]
+    if not files:
         raise UserError(f"{recipe}: no sft.yaml or grpo.yaml there")
-    return found
+    return files
 
 
 def load_stage(file: Path, overrides: Mapping[str, Any]) -> Stage:
@@ -58,8 +58,8 @@ def load_stage(file: Path, overrides: Mapping[str, Any]) -> Stage:
     written = {**resolve_options(file, types), **check_values(Path("command line"), own, types)}
     options = {}
     for name, (field, _) in fields.items():
-        made = field.default_factory() if field.default_factory is not dataclasses.MISSING else None
-        options[name] = field.default if field.default is not dataclasses.MISSING else made
+        default = field.default_factory() if field.default_factory is not dataclasses.MISSING else None
+        options[name] = field.default if field.default is not dataclasses.MISSING else default
     options |= written
     if options["bf16"] is None:
         options["bf16"] = not options["fp16"]
@@ -85,8 +85,8 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     return {name[2:]: yaml.safe_load(value) for name, value in zip(names, values, strict=True)}
 
 
-def rows_of(stage: Stage, spec: Spec, expected: int, answer: int, patch: int, base: str) -> Rows:
-    """The stage's rows: looked at where the file is there, else `expected` ones as the spec allows them."""
+def load_or_assume_rows(stage: Stage, spec: Spec, expected: int, answer: int, patch: int, base: str) -> Rows:
+    """The stage's rows: measured where the file is there, else `expected` rows as long as the spec allows."""
     file = Path(stage.options["data_dir"]) / f"{SPLIT[stage.kind]}.parquet"
     return from_file(file, spec, patch, base) if file.exists() else from_spec(spec, expected, answer, patch)
 
@@ -95,8 +95,8 @@ def memory_batch(stage: Stage, rows: Rows, spec: Spec) -> Batch:
     """What one process holds at once at most: the longest rows, and in stage 2 completions up to the limit."""
     sequences = stage.options["per_device_train_batch_size"]
     answer = spec.max_new_tokens if stage.kind == "grpo" else rows.longest_answer
-    most = 2 if rows.pictures > 1 else 1
-    return Batch(sequences, rows.longest_prompt + answer, sequences * answer, sequences * most, rows.patches)
+    images = 2 if rows.images > 1 else 1
+    return Batch(sequences, rows.longest_prompt + answer, sequences * answer, sequences * images, rows.patches)
 
 
 def per_step(stage: Stage, gpus: int) -> int:
@@ -109,5 +109,5 @@ def step_count(stage: Stage, rows: Rows, gpus: int) -> int:
     if stage.options["max_steps"] > 0:
         return int(stage.options["max_steps"])
     each = stage.options["num_generations"] if stage.kind == "grpo" else 1
-    again = stage.options["num_iterations"] if stage.kind == "grpo" else 1
-    return max(1, round(rows.count * each * again * stage.options["num_train_epochs"] / per_step(stage, gpus)))
+    iterations = stage.options["num_iterations"] if stage.kind == "grpo" else 1
+    return max(1, round(rows.count * each * iterations * stage.options["num_train_epochs"] / per_step(stage, gpus)))

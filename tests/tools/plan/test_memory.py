@@ -1,29 +1,34 @@
 """The estimate of memory, against bytes counted on real steps; and what each engine divides."""
 
 import pytest
-from transformers import AutoConfig
 
 from tests.conftest import ROOT
 from tests.tools.plan.test_model import RECIPE, planned
-from tools.bench.plan_memory import TINY, compared, mid_size, stage_options
-from tools.plan.activations import Batch
-from tools.plan.hardware import Engine, load_engine
-from tools.plan.memory import cache_bytes, gathered_bytes, state_bytes, training_bytes
-from tools.plan.model import load_model_config, meta_model
 
-WITHIN = {"weights": 0.05, "gradients": 0.05, "optimizer": 0.05, "activations": 0.20}
-SIZES = {
-    "tiny": (lambda: AutoConfig.from_pretrained(TINY), Batch(4, 192, 4 * 192, 8, 64)),
-    "mid-size": (mid_size, Batch(2, 192, 2 * 192, 4, 64)),
-}
+WITHIN = {"weights": 0.001, "gradients": 0.001, "optimizer": 0.001, "activations": 0.05}
 
 
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointing"])
-@pytest.mark.parametrize("peft", [True, False], ids=["lora", "all"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("size", "dtype", "peft", "checkpointing"),
+    [
+        ("tiny", "float32", True, False),
+        ("tiny", "float32", False, True),
+        ("tiny", "bfloat16", True, True),
+        ("mid-size", "bfloat16", True, False),
+        ("mid-size", "bfloat16", False, True),
+        ("mid-size", "float32", False, False),
+    ],
+)
 def test_the_estimate_holds_on_a_real_step(size, dtype, peft, checkpointing):
-    config, batch = SIZES[size]
+    from transformers import AutoConfig
+
+    from tools.bench.plan_memory import TINY, compared, mid_size, stage_options
+    from tools.plan.activations import Batch
+
+    config, batch = {
+        "tiny": (lambda: AutoConfig.from_pretrained(TINY), Batch(4, 192, 4 * 192, 8, 64)),
+        "mid-size": (mid_size, Batch(2, 192, 2 * 192, 4, 64)),
+    }[size]
     options = stage_options(dtype, dtype == "bfloat16", peft, checkpointing)
     parts, _, _ = compared(config(), options, batch, "cpu")
     for part, (estimated, measured) in parts.items():
@@ -32,6 +37,10 @@ def test_the_estimate_holds_on_a_real_step(size, dtype, peft, checkpointing):
 
 
 def test_checkpointing_and_shorter_rows_keep_less():
+    from tools.plan.activations import Batch
+    from tools.plan.hardware import Engine
+    from tools.plan.memory import training_bytes
+
     model, options = planned()
     long, short = Batch(8, 1200, 8 * 300, 16, 1024), Batch(8, 600, 8 * 300, 8, 1024)
     kept = {
@@ -45,6 +54,9 @@ def test_checkpointing_and_shorter_rows_keep_less():
 
 
 def test_each_engine_divides_what_it_should(monkeypatch):
+    from tools.plan.hardware import load_engine
+    from tools.plan.memory import gathered_bytes, state_bytes
+
     monkeypatch.chdir(ROOT)
     model, options = planned(use_peft=False)
     count = 8_767_123_696
@@ -61,19 +73,57 @@ def test_each_engine_divides_what_it_should(monkeypatch):
     assert three["weights"] == pytest.approx(2 * count / 8, rel=1e-4)
     assert fsdp["weights"] == pytest.approx(4 * count / 8, rel=1e-4)
     assert gathered_bytes(model, load_engine("zero3")) == 2e9
-    reference = state_bytes(model, {**options, "beta": 0.02}, load_engine("zero3"), 8)
-    assert reference["reference model"] == three["weights"]
+    # FSDP2 in bf16: what is outside the blocks, the output layer once more for TRL's head, and two decoder layers, since the
+    # next one is gathered while one is at work.
+    layers, tower, vocabulary = 6_946_075_648 - 4096, 27, 622_329_856
+    blocks = sum(p.numel() for name, p in model.named_parameters() if ".visual.blocks." in name)
+    assert blocks % tower == 0
+    outside = count - layers - blocks
+    assert gathered_bytes(model, load_engine("fsdp2")) == 2 * (outside + vocabulary + 2 * layers // 36)
+    assert fsdp["engine's buffers"] == gathered_bytes(model, load_engine("fsdp2"))
+
+
+def test_a_reference_model_is_kept_only_where_no_adapter_can_be_switched_off(monkeypatch):
+    from tools.plan.hardware import load_engine
+    from tools.plan.memory import state_bytes
+
+    monkeypatch.chdir(ROOT)
+    model, options = planned(use_peft=False)
+    three = load_engine("zero3")
+    reference = state_bytes(model, {**options, "beta": 0.02}, three, 8)
+    assert reference["reference model"] == reference["weights"]
+    assert "reference model" not in state_bytes(model, {**options, "beta": 0.0}, three, 8)
+    adapted, options = planned(stage="grpo")
+    assert options["beta"] > 0 and options["use_peft"]
+    assert "reference model" not in state_bytes(adapted, options, load_engine("ddp"), 8)
 
 
 def test_four_bits_take_about_half_a_byte_a_weight():
+    from tools.plan.hardware import Engine
+    from tools.plan.memory import state_bytes
+
     model, options = planned("spatialreward-8b-qlora")
-    found = state_bytes(model, options, Engine("single"), 1)
+    state = state_bytes(model, options, Engine("single"), 1)
     quantized = 6_946_075_648 - 36 * (2 * 4096 + 2 * 128) - 4096
     others = 8_767_123_696 - quantized
-    assert found["weights"] == pytest.approx(0.516 * quantized + 2 * others + 2 * 87_293_952, rel=2e-3)
-    assert found["optimizer"] == pytest.approx(2 * 87_293_952, rel=0.02)
+    assert state["weights"] == pytest.approx(0.516 * quantized + 2 * others + 2 * 87_293_952, rel=2e-3)
+    assert state["optimizer"] == pytest.approx(2 * 87_293_952, rel=0.02)
 
 
 def test_keys_and_values_of_a_token():
+    from tools.plan.memory import cache_bytes
+    from tools.plan.model import load_model_config, meta_model
+
     model = meta_model(load_model_config(RECIPE / "config.json"), {**planned()[1], "use_peft": False})
     assert cache_bytes(model, 1) == 36 * 2 * 8 * 128 * 2
+
+
+def test_a_rollout_by_transformers_keeps_every_key_and_three_copies_of_the_logits():
+    from tools.plan.hardware import Engine, find_card
+    from tools.plan.memory import cache_bytes, rollout_bytes
+
+    model, options = planned(stage="grpo", use_vllm=False)
+    parts = rollout_bytes(model, options, Engine("single"), 1, find_card("h100-80gb"), 16, 1728)
+    assert "gradients" not in parts and parts["KV cache"] == cache_bytes(model, 16 * 1728)
+    # In fp32: the logits, their probabilities, and the sorted ones that sampling draws from.
+    assert parts["temporary, at the peak"] == 3 * 16 * 151_936 * 4

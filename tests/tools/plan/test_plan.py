@@ -1,24 +1,14 @@
-"""The plan of whole recipes, and what it says of one that would not run: every message names the line to change."""
+"""The plan of whole recipes, and its errors for one that would not run: every message names the line to change."""
 
 import shutil
 import sys
 
 import pytest
 import yaml
-from datasets import Dataset
-from trl import ModelConfig
 
-from data.rows import features
 from spatial_edit_reward import Spec, load_spec
 from spatial_edit_reward.errors import UserError
 from tests.conftest import BASE, ROOT
-from tools.plan import report
-from tools.plan.__main__ import main
-from tools.plan.hardware import card_named, load_engine
-from tools.plan.model import meta_model
-from tools.plan.report import plan_stage, setting_of
-from tools.plan.rows import check_columns, from_file, from_spec
-from tools.plan.stage import load_stage, parse_overrides
 
 SPEC = Spec(pixels={"min": 4096, "max": 262144, "multiple": 32}, max_new_tokens=1024)
 
@@ -29,6 +19,10 @@ MODELS = {}
 @pytest.fixture(autouse=True)
 def at_root(monkeypatch):
     """At the repository's root, and building each meta model once."""
+    from trl import ModelConfig
+
+    from tools.plan import report
+    from tools.plan.model import meta_model
 
     def remembered(config, options):
         chosen = [
@@ -44,17 +38,20 @@ def at_root(monkeypatch):
 
 
 def planned(name, stage, gpu=None, gpus=None, engine=None, environment=(), **changes):
+    from tools.plan.report import load_setting, plan_stage
+    from tools.plan.stage import load_stage
+
     folder = ROOT / "recipes" / name
-    setting = setting_of(load_stage(folder / f"{stage}.yaml", changes), folder, gpu, gpus, engine)
+    setting = load_setting(load_stage(folder / f"{stage}.yaml", changes), folder, gpu, gpus, engine)
     return plan_stage(setting, dict(environment))
 
 
 def errors(plan):
-    return [finding.text for finding in plan.findings if finding.level == "error"]
+    return [problem.text for problem in plan.problems if problem.level == "error"]
 
 
 def warnings(plan):
-    return [finding.text for finding in plan.findings if finding.level == "warning"]
+    return [problem.text for problem in plan.problems if problem.level == "warning"]
 
 
 @pytest.mark.parametrize(
@@ -75,17 +72,17 @@ def test_every_recipe_fits_the_hardware_it_is_for(name, stage):
     plan = planned(name, stage)
     assert not errors(plan)
     assert sum(plan.memory[0][1].values()) < plan.card.memory
-    said = "\n".join(plan.lines)
-    for what in ("parameters: ", "rows: ", "steps: ", "operations: ", "time: ", "attention: "):
-        assert what in said
+    text = "\n".join(plan.lines)
+    for title in ("hardware: ", "parameters: ", "rows: ", "steps: ", "operations: ", "time: ", "attention: "):
+        assert title in text
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (
             (("spatialreward-8b", "sft", "rtx4090-24gb", 1, "single"), {}),
-            "do not fit; what does: per_device_train_batch_size: ",
+            "which does not fit; what does: per_device_train_batch_size: ",
         ),
         ((("spatialreward-8b", "grpo-paper", "a100-40gb", 1, "single"), {}), "no batch does: ENGINE=zero3"),
         ((("spatialreward-8b", "sft"), {"engine": "single"}), "7 of 8 GPUs would idle: ENGINE=ddp"),
@@ -109,17 +106,17 @@ def test_every_recipe_fits_the_hardware_it_is_for(name, stage):
         ((("spatialreward-8b", "sft"), {"gpus": 9, "engine": "two-nodes"}), "9 GPUs cannot be divided among 2"),
     ],
 )
-def test_what_cannot_run_is_an_error(arguments, said):
+def test_what_cannot_run_is_an_error(arguments, message):
     positional, named = arguments
-    found = errors(planned(*positional, **named))
-    assert any(said in text for text in found), found
-    assert all(text.startswith(str(ROOT / "recipes")) for text in found)
+    texts = errors(planned(*positional, **named))
+    assert any(message in text for text in texts), texts
+    assert all(text.startswith(str(ROOT / "recipes")) for text in texts)
 
 
 def test_what_wastes_the_hardware_or_is_not_there_yet_is_a_warning():
     plain = planned("spatialreward-8b", "sft")
     assert any("train.parquet is not there yet: 'make data'" in text for text in warnings(plain))
-    for changes, said in (
+    for changes, message in (
         (
             {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 32},
             "gradient_checkpointing: false would fit",
@@ -129,7 +126,7 @@ def test_what_wastes_the_hardware_or_is_not_there_yet_is_a_warning():
         ({"gpus": 4}, "launch with --num_processes 4"),
         ({"gpus": 16, "engine": "two-nodes"}, "--machine_rank, --main_process_ip"),
     ):
-        assert any(said in text for text in warnings(planned("spatialreward-8b", "sft", **changes))), said
+        assert any(message in text for text in warnings(planned("spatialreward-8b", "sft", **changes))), message
     there = planned("spatialreward-8b", "sft", None, 16, "two-nodes", {"MASTER_ADDR": "a", "MASTER_PORT": "1"}.items())
     assert not any("--machine_rank" in text for text in warnings(there))
     sampled = planned("spatialreward-8b", "grpo", top_p=0.9, vllm_importance_sampling_mode="sequence_mask")
@@ -149,11 +146,13 @@ def test_advice_that_is_followed_fits():
     assert not errors(followed)
 
 
-def test_rows_that_are_there_are_looked_at(small_data):
+def test_rows_that_are_there_are_measured(small_data):
     spec = load_spec(small_data)
+    from tools.plan.rows import from_file
+
     rows = from_file(small_data / "train.parquet", spec, 8, str(BASE))
     assert rows.measured and rows.count == 48
-    assert (rows.pictures, rows.patches, rows.picture_tokens) == (1.5, 64, 24)
+    assert (rows.images, rows.patches, rows.image_tokens) == (1.5, 64, 24)
     from data.rows import for_training, load_rows
 
     train = load_rows(small_data / "train.parquet", spec)
@@ -170,12 +169,19 @@ def test_rows_that_are_there_are_looked_at(small_data):
 
 
 def test_rows_that_are_not_there_are_at_the_pixel_limit():
+    from tools.plan.rows import from_spec
+
     rows = from_spec(SPEC, 1000, 300, 16)
-    assert (rows.count, rows.patches, rows.picture_tokens, rows.answer) == (1000, 1024, 384, 300)
+    assert (rows.count, rows.patches, rows.image_tokens, rows.answer) == (1000, 1024, 384, 300)
     assert 512 < rows.longest_prompt < 1024 and not rows.measured
 
 
 def test_a_missing_column_or_an_empty_file_is_named(tmp_path, small_data):
+    from datasets import Dataset
+
+    from data.rows import features
+    from tools.plan.rows import check_columns
+
     file = tmp_path / "train.parquet"
     rows = Dataset.from_parquet(str(small_data / "train.parquet"), features=features())
     rows.remove_columns(["reference", "images"]).to_parquet(str(file))
@@ -187,8 +193,11 @@ def test_a_missing_column_or_an_empty_file_is_named(tmp_path, small_data):
 
 
 def test_unknown_cards_engines_and_options_are_named():
+    from tools.plan.hardware import find_card, load_engine
+    from tools.plan.stage import parse_overrides
+
     with pytest.raises(UserError, match=r"'h100' is not one of .*h100-80gb"):
-        card_named("h100")
+        find_card("h100")
     with pytest.raises(UserError, match=r"'zero4'.*known: .*zero3"):
         load_engine("zero4")
     with pytest.raises(UserError, match="--learning_rat is no option"):
@@ -199,15 +208,17 @@ def test_unknown_cards_engines_and_options_are_named():
 
 
 def test_the_command_prints_the_resolved_recipe_and_ends_with_status_1_on_an_error(monkeypatch, capsys, tmp_path):
+    from tools.plan.__main__ import main
+
     recipe = tmp_path / "own"
     shutil.copytree(ROOT / "recipes/spatialreward-8b", recipe)
     (recipe / "grpo-paper.yaml").unlink()
     arguments = [str(recipe), "--gpus", "8", "--gpu", "h100-80gb", "--engine", "zero2", "--learning_rate", "2e-5"]
     monkeypatch.setattr(sys, "argv", ["plan", *arguments])
     main()
-    said = capsys.readouterr().out
-    assert said.count("learning_rate: 2.0e-05") == 2 and "parameters: 8,854,417,648 in all, 87,293,952 trained" in said
-    assert "engine zero2" in said and "in all, without checkpointing" in said and "vLLM" in said
+    text = capsys.readouterr().out
+    assert text.count("learning_rate: 2.0e-05") == 2 and "parameters: 8,854,417,648 in all, 87,293,952 trained" in text
+    assert "engine zero2" in text and "total without checkpointing" in text and "vLLM" in text
     monkeypatch.setattr(sys, "argv", ["plan", *arguments, "--num_generations", "7"])
     with pytest.raises(SystemExit) as ended:
         main()
