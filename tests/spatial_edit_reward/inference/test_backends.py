@@ -184,6 +184,18 @@ def test_a_batch_gives_what_each_request_alone_gets():
     assert responses["d"].text == responses["b"].text
 
 
+def test_requests_that_are_put_off_are_bounded(monkeypatch):
+    from spatial_edit_reward.inference import transformers_backend
+
+    monkeypatch.setattr(transformers_backend, "LOOKAHEAD", 1)
+    monkeypatch.setattr(transformers_backend, "MAX_CUT_OFF", 1)
+    taken = []
+    requests = (taken.append(n) or make_request(str(n), f"Number {n}.") for n in range(5))
+    responses = open_backend("transformers", str(BASE), SPEC, batch_size=2)(requests)
+    next(responses)  # every completion is cut off at 4 tokens, so it was generated again
+    assert taken == [0, 1] and len(list(responses)) == 4
+
+
 def test_samples_are_drawn_and_can_be_drawn_again():
     def drawn(**options):
         backend = open_backend("transformers", str(BASE), SPEC, batch_size=4, samples=4, temperature=1.0, **options)
@@ -269,7 +281,7 @@ def test_a_model_that_thinks_first_is_given_its_own_limit(endpoint, remote):
     assert body["max_completion_tokens"] == 4096 and "max_tokens" not in body and body["temperature"] == 1
 
 
-def test_an_answer_that_was_cut_off_says_so_and_a_refusal_is_empty(endpoint, remote):
+def test_a_completion_that_was_cut_off_is_marked_and_a_refusal_is_empty(endpoint, remote):
     def answer(number, body):
         cut = "Cut." in body["messages"][0]["content"][-1]["text"]
         reason = b'"message": {"content": "half of", "role": "assistant"}, "finish_reason": "length"'
@@ -283,7 +295,7 @@ def test_an_answer_that_was_cut_off_says_so_and_a_refusal_is_empty(endpoint, rem
     assert (responses["b"].text, responses["b"].truncated) == ("", False)
 
 
-def test_no_more_at_once_than_asked_for_and_answers_come_as_they_arrive(endpoint, remote):
+def test_no_more_in_flight_than_wanted_and_responses_come_as_they_arrive(endpoint, remote):
     gate = threading.Event()
 
     def answer(number, body):
@@ -330,7 +342,7 @@ def test_429_is_tried_again_and_one_that_stays_is_left_out(endpoint, remote, cap
         (chat([1, 2]), "not a chat completion"),
     ],
 )
-def test_a_failure_is_left_out_and_said(endpoint, remote, caplog, capsys, answer, reason):
+def test_a_failure_is_left_out_with_its_reason(endpoint, remote, caplog, capsys, answer, reason):
     endpoint.answer = lambda number, body: chat("said") if "Good." in str(body) else answer
     with caplog.at_level(logging.WARNING):
         responses = remote(
@@ -384,7 +396,7 @@ def test_a_silent_endpoint_and_one_that_is_not_there(endpoint, remote, caplog, m
 
 
 @pytest.mark.slow
-def test_a_served_model_says_what_it_says_here(tmp_path, monkeypatch):
+def test_a_served_model_writes_what_it_writes_here(tmp_path, monkeypatch):
     requests = [make_request("a"), make_request("b", task="pq"), make_request("c", "Add a cup."), make_request("again")]
     backend = open_backend("transformers", str(BASE), SPEC, batch_size=4)
     local = {each.key: response for each, response in backend(requests)}
