@@ -4,19 +4,10 @@ import socket
 from types import SimpleNamespace
 
 import pytest
-import torch
-from accelerate import PartialState
 
-from pipeline.distributed import (
-    check_network,
-    check_processes,
-    engine_name,
-    num_elements,
-    num_parameters,
-    on_main_process,
-)
 from spatial_edit_reward.errors import UserError
 
+CUDA = "torch.cuda.device_count"
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -25,6 +16,8 @@ def environment(monkeypatch):
     """An environment without a launcher, to set variables in."""
     for name in LAUNCHED:
         monkeypatch.delenv(name, raising=False)
+    from accelerate import PartialState
+
     PartialState(cpu=True)
     return monkeypatch
 
@@ -39,26 +32,34 @@ def environment(monkeypatch):
     ],
 )
 def test_a_wrong_launch_is_one_line(environment, variables, gpus, use_cpu, said):
+    from pipeline.distributed import check_processes
+
     for name, value in variables.items():
         environment.setenv(name, value)
-    environment.setattr(torch.cuda, "device_count", lambda: gpus)
+    environment.setattr(CUDA, lambda: gpus)
     with pytest.raises(UserError, match=said):
         check_processes(SimpleNamespace(use_cpu=use_cpu))
 
 
 @pytest.mark.parametrize(("gpus", "use_cpu"), [(0, True), (1, False), (8, True)])
 def test_a_right_launch_passes(environment, gpus, use_cpu):
-    environment.setattr(torch.cuda, "device_count", lambda: gpus)
+    from pipeline.distributed import check_processes
+
+    environment.setattr(CUDA, lambda: gpus)
     check_processes(SimpleNamespace(use_cpu=use_cpu))
 
 
 @pytest.mark.parametrize("value", ["", "lo", "=lo", "eth9,lo", "^docker0"])
 def test_networks_that_are_there_pass(value):
+    from pipeline.distributed import check_network
+
     assert "lo" in [name for _, name in socket.if_nameindex()]
     check_network({"NCCL_SOCKET_IFNAME": value})
 
 
 def test_from_main_gives_the_result_and_the_error():
+    from pipeline.distributed import on_main_process
+
     assert on_main_process(lambda: {"a": 1}) == {"a": 1}
 
     def fails():
@@ -80,6 +81,8 @@ def trainer_of(processes=1, zero=None, fsdp=None):
 
 
 def test_the_engine_is_named_and_must_be_the_configured_one(monkeypatch):
+    from pipeline.distributed import engine_name
+
     assert engine_name(trainer_of()) == "one process"
     assert engine_name(trainer_of(processes=2)) == "DDP, 2 processes"
     assert engine_name(trainer_of(processes=2, zero=3)) == "DeepSpeed ZeRO-3, 2 processes"
@@ -90,6 +93,10 @@ def test_the_engine_is_named_and_must_be_the_configured_one(monkeypatch):
 
 
 def test_parameters_are_counted_where_they_are_divided():
+    import torch
+
+    from pipeline.distributed import num_elements, num_parameters
+
     whole = torch.nn.Linear(3, 5)
     whole.bias.requires_grad_(False)
     assert num_parameters(whole) == 20 and num_parameters(whole, trained=True) == 15

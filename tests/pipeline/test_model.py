@@ -1,17 +1,19 @@
 """What is trained: the language model's projections and nothing of the vision tower."""
 
 import pytest
-import yaml
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForImageTextToText
 
-from pipeline.model import trained_parameters
+from pipeline.recipe import read_yaml
 from spatial_edit_reward import Spec
 from spatial_edit_reward.errors import UserError
-from spatial_edit_reward.inference.model import load_model, load_processor, vision_token_ids
 from tests.conftest import BASE, ROOT
 
 SPEC = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=320)
+
+
+def load_base():
+    from transformers import AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText.from_pretrained(BASE)
 
 
 @pytest.mark.parametrize(
@@ -24,8 +26,11 @@ SPEC = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=320
     ],
 )
 def test_the_recipes_regex_adapts_exactly_the_language_models_projections(recipe, stage, which):
-    options = yaml.safe_load((ROOT / f"recipes/{recipe}/{stage}.yaml").read_text())
-    model = AutoModelForImageTextToText.from_pretrained(BASE)
+    from peft import LoraConfig, get_peft_model
+
+    from pipeline.model import trained_parameters
+
+    options, model = read_yaml(ROOT / f"recipes/{recipe}/{stage}.yaml"), load_base()
     layers = range(model.config.text_config.num_hidden_layers)[0 if which == "all" else -1 :]
     adapted = get_peft_model(model, LoraConfig(r=4, target_modules=options["lora_target_modules"][0]))
     names = {name.split(".lora_")[0] for name, p in adapted.named_parameters() if p.requires_grad}
@@ -36,20 +41,26 @@ def test_the_recipes_regex_adapts_exactly_the_language_models_projections(recipe
 
 
 def test_a_lora_that_reaches_the_vision_tower_is_refused():
-    adapted = get_peft_model(
-        AutoModelForImageTextToText.from_pretrained(BASE), LoraConfig(r=4, target_modules="all-linear")
-    )
+    from peft import LoraConfig, get_peft_model
+
+    from pipeline.model import trained_parameters
+
+    adapted = get_peft_model(load_base(), LoraConfig(r=4, target_modules="all-linear"))
     with pytest.raises(UserError, match="vision tower"):
         trained_parameters(adapted)
 
 
 def test_nothing_to_train_is_refused():
-    model = AutoModelForImageTextToText.from_pretrained(BASE).requires_grad_(False)
+    from pipeline.model import trained_parameters
+
+    model = load_base().requires_grad_(False)
     with pytest.raises(UserError, match="nothing would be trained"):
         trained_parameters(model)
 
 
 def test_missing_models_are_named(tmp_path):
+    from spatial_edit_reward.inference.model import load_model, load_processor
+
     with pytest.raises(UserError, match="no such checkpoint"):
         load_model("/nowhere/at/all", None, None)
     with pytest.raises(UserError, match=str(tmp_path)):
@@ -59,6 +70,8 @@ def test_missing_models_are_named(tmp_path):
 
 
 def test_processor_takes_the_specs_pixels():
+    from spatial_edit_reward.inference.model import load_processor
+
     spec = SPEC.model_copy(update={"pixels": SPEC.pixels.model_copy(update={"max": 1024})})
     assert load_processor(str(BASE), spec).image_processor.size["longest_edge"] == 1024
     wrong = SPEC.model_copy(update={"pixels": SPEC.pixels.model_copy(update={"multiple": 32})})
@@ -67,6 +80,8 @@ def test_processor_takes_the_specs_pixels():
 
 
 def test_vision_tokens_are_single_tokens(tiny_processor):
+    from spatial_edit_reward.inference.model import vision_token_ids
+
     ids = vision_token_ids(tiny_processor)
     assert len(set(ids)) == 5 and tiny_processor.tokenizer.unk_token_id not in ids
     assert all(isinstance(token, int) for token in ids)

@@ -3,16 +3,8 @@
 import json
 
 import pytest
-import torch
-from bitsandbytes.nn import Linear4bit
-from safetensors.torch import load_file
-from trl import ModelConfig
 
-from export.merge import adapted
-from pipeline.distributed import num_parameters
-from pipeline.model import quantization
 from spatial_edit_reward.errors import UserError
-from spatial_edit_reward.inference.model import load_model
 from tests.conftest import BASE, run_stage, write_recipe
 
 QLORA = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "use_bnb_nested_quant": True}
@@ -20,10 +12,19 @@ QLORA = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "use_bnb_nested_qua
 
 @pytest.fixture(scope="module")
 def quantized():
+    from trl import ModelConfig
+
+    from pipeline.model import quantization
+    from spatial_edit_reward.inference.model import load_model
+
     return load_model(str(BASE), "float32", None, quantization(ModelConfig(**QLORA, dtype="float32")))
 
 
 def test_exactly_the_language_models_layers_are_quantised(quantized):
+    import torch
+    from bitsandbytes.nn import Linear4bit
+    from safetensors.torch import load_file
+
     names = {name for name, module in quantized.named_modules() if isinstance(module, Linear4bit)}
     layers = quantized.config.text_config.num_hidden_layers
     assert len(names) == 7 * layers and all(".language_model.layers." in name for name in names)
@@ -35,17 +36,26 @@ def test_exactly_the_language_models_layers_are_quantised(quantized):
 
 
 def test_parameters_are_counted_as_if_unpacked(quantized):
+    from pipeline.distributed import num_parameters
+    from spatial_edit_reward.inference.model import load_model
+
     whole = load_model(str(BASE), "float32", None)
     assert num_parameters(quantized) == num_parameters(whole) == whole.num_parameters()
 
 
 def test_a_quantised_checkpoint_is_no_base_to_merge_into(quantized, tmp_path):
+    from export.merge import adapted
+
     quantized.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="quantized: merge into the weights it was made from"):
         adapted(tmp_path, [])
 
 
 def test_without_bitsandbytes_the_extra_is_named(monkeypatch):
+    from trl import ModelConfig
+
+    from pipeline.model import quantization
+
     monkeypatch.setattr("pipeline.launch.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"bitsandbytes.*\[quant\]"):
         quantization(ModelConfig(**QLORA))
@@ -53,6 +63,9 @@ def test_without_bitsandbytes_the_extra_is_named(monkeypatch):
 
 @pytest.mark.slow
 def test_a_step_on_four_bit_weights_ends_in_the_unquantised_base_with_the_adapter(tmp_path, small_data):
+    import torch
+    from safetensors.torch import load_file
+
     changes = {"model_name_or_path": str(BASE), "data_dir": str(small_data), "output_dir": str(tmp_path / "sft")}
     changes |= {"max_steps": 1, "report_to": "none", "eval_strategy": "no", "logging_steps": 1, "warmup_steps": 0}
     done = run_stage("sft", "--config", write_recipe(tmp_path / "sft.yaml", "sft", **changes, **QLORA))

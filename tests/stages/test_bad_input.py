@@ -133,13 +133,13 @@ def test_a_folder_of_the_users_is_no_output_folder(tmp_path, run, inputs, small_
 def test_a_row_out_of_range_is_named(tmp_path, small_data, run):
     from datasets import Dataset
 
-    from data.rows import FEATURES
+    from data.rows import features
 
     data = tmp_path / "data"
     data.mkdir()
     for file in small_data.iterdir():
         (data / file.name).write_bytes(file.read_bytes())
-    rows = Dataset.from_parquet(str(data / "train.parquet"), features=FEATURES)
+    rows = Dataset.from_parquet(str(data / "train.parquet"), features=features())
 
     def stretch(reference):
         for region in reference["edit_region"] or ():

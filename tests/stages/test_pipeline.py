@@ -107,6 +107,7 @@ def test_grpo_logs_rewards_groups_lengths_and_samples(run):
     names = set().union(*history)
     assert {"rewards/box_iou/mean", "rewards/score_agreement/mean", "rewards/format/mean"} <= names
     assert {"frac_reward_zero_std/format", "frac_reward_zero_std/weighted_sum"} <= names
+    assert "frac_reward_zero_std" in names  # TRL's own, beside ours
     assert {"completions/mean_length", "completions/clipped_ratio"} <= names
     assert "data:image/png" in (folder / "grpo" / "samples" / "step-00002.html").read_text()
     for stage in ("sft", "grpo"):

@@ -29,7 +29,7 @@ SMALL_GRPO = {
 
 
 def stopped_after(command, checkpoint, how):
-    """Starts `command`, sends it the signal `how` as soon as `checkpoint` is whole; its status, stdout and stderr."""
+    """Starts `command`, sends it the signal `how` as soon as `checkpoint` is complete; its status, stdout and stderr."""
     with subprocess.Popen(
         command,
         cwd=ROOT,
@@ -80,8 +80,8 @@ def check_stage(stage, changes, folder, expected_in_output):
         if file.is_file():
             (newer / file.name).write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     status, stdout, stderr = stopped_after(command, folder / "killed" / "checkpoint-4", signal.SIGINT)
-    assert "checkpoint-5 is not whole" in stdout and f"going on from {first}" in stdout
-    assert status == 130 and "interrupted: the same command goes on" in stderr and "Traceback" not in stderr
+    assert "checkpoint-5 is incomplete" in stdout and f"going on from {first}" in stdout
+    assert status == 130 and "interrupted; run the same command to continue" in stderr and "Traceback" not in stderr
     resumed = run_stage(stage, "--config", recipes["killed"])
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert "going on from" in resumed.stdout

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from tests.accelerate.launched import environment, free_port
 from tests.conftest import ROOT, write_recipe
-from tests.engines.launched import environment, free_port
 
 pytestmark = pytest.mark.slow
 

@@ -1,6 +1,6 @@
 """Runs a stage as one of several CPU processes, under an engine that accelerate would only start on GPUs.
 
-    accelerate launch --config_file recipes/accelerate/ENGINE.yaml --num_processes 2 -m tests.engines.run STAGE --config FILE
+    accelerate launch --config_file recipes/accelerate/ENGINE.yaml --num_processes 2 -m tests.accelerate.run STAGE --config FILE
 
 What really ran, the number of processes and the class of the wrapped model, is written beside the output.
 """

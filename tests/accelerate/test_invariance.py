@@ -6,8 +6,8 @@ import sys
 import pytest
 import yaml
 
+from tests.accelerate.launched import environment, free_port
 from tests.conftest import BASE, ROOT, write_recipe
-from tests.engines.launched import environment, free_port
 
 TOLERANCE = 1e-5
 ROWS = 8
@@ -20,7 +20,7 @@ def heavy_imports():
     global grpo_trainer, loss_and_gradients, padded, select_rows, sft_trainer, torch
     import torch
 
-    from tests.engines.gradients import grpo_trainer, loss_and_gradients, padded, select_rows, sft_trainer
+    from tests.accelerate.gradients import grpo_trainer, loss_and_gradients, padded, select_rows, sft_trainer
 
 
 def same(one, other):
@@ -36,7 +36,7 @@ def run_two_processes(stage, tmp_path, *arguments, **more):
     """Loss and gradients of two real processes under DDP."""
     out = tmp_path / "out.pt"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
-    command += ["-m", "tests.engines.gradients", stage, out, *arguments, "--ddp_backend", "gloo"]
+    command += ["-m", "tests.accelerate.gradients", stage, out, *arguments, "--ddp_backend", "gloo"]
     done = subprocess.run(
         [*map(str, command)], cwd=ROOT, env={**environment(), **more}, capture_output=True, text=True, check=False
     )

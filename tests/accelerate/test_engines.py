@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.accelerate.launched import ENGINES, check_engine, run_under
 from tests.conftest import BASE, run_stage, write_recipe
-from tests.engines.launched import ENGINES, check_engine, run_under
 
 pytestmark = pytest.mark.slow
 

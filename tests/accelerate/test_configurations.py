@@ -19,20 +19,15 @@ TYPES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def heavy_imports():
-    """Made when the first test runs, not when tests are collected."""
-    global _validate_launch_command, launch_command_parser, load_config_from_file
-    from accelerate.commands.config.config_args import load_config_from_file
-    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-
-
 def test_every_engine_has_its_file():
     assert {file.stem for file in FOLDER.glob("*.yaml")} == set(TYPES)
 
 
 @pytest.mark.parametrize("engine", TYPES)
 def test_accelerate_loads_it(engine, monkeypatch):
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
     monkeypatch.chdir(ROOT)
     config = load_config_from_file(str(FOLDER / f"{engine}.yaml"))  # refuses unknown keys
     assert config.distributed_type.name == TYPES[engine]
@@ -76,6 +71,7 @@ def names(section):
 
 def test_fsdp2_wraps_the_layers_of_the_model(monkeypatch):
     import torch
+    from accelerate.commands.config.config_args import load_config_from_file
     from accelerate.utils import FullyShardedDataParallelPlugin
     from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -100,6 +96,8 @@ def test_fsdp2_wraps_the_layers_of_the_model(monkeypatch):
 
 def test_the_slurm_script_starts_one_launcher_on_each_node(tmp_path):
     """Run for real with stand-ins for Slurm's commands and for accelerate, which records its arguments."""
+    from accelerate.commands.launch import launch_command_parser
+
     tools = tmp_path / "bin"
     tools.mkdir()
     (tmp_path / ".venv" / "bin").mkdir(parents=True)

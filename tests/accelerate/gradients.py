@@ -1,6 +1,6 @@
 """The loss and the gradients of one update of either stage, by the stage's own trainer, in one process or several.
 
-    torchrun --nproc_per_node 2 -m tests.engines.gradients STAGE OUT.pt --config FILE [--any_option value]
+    torchrun --nproc_per_node 2 -m tests.accelerate.gradients STAGE OUT.pt --config FILE [--any_option value]
 
 For stage 2, `GENERATED` in the environment names a file with the generated and scored batch to learn from.
 """
