@@ -73,7 +73,10 @@ class Raw:
 
 
 def read_rows(contents: Iterable[tuple[str, str, Any]], read: Callable[[Any], Raw]) -> Iterator[Raw]:
-    """`read` on each of `contents`, (location, id, content); an id that `read` gives goes first, a RowError becomes a Raw."""
+    """`read` on each of `contents`, (location, id, content); an id that `read` gives goes first.
+
+    A RowError becomes a Raw with it, and so does a key that is not there, or a content that has none.
+    """
     for location, row_id, content in contents:
         try:
             if isinstance(content, RowError):
@@ -81,6 +84,8 @@ def read_rows(contents: Iterable[tuple[str, str, Any]], read: Callable[[Any], Ra
             raw = read(content)
         except RowError as error:
             raw = Raw(error=error)
+        except (KeyError, TypeError) as error:
+            raw = Raw(error=RowError("not_a_row", f"{type(error).__name__}: {error}"))
         yield replace(raw, location=location, id=raw.id or row_id)
 
 

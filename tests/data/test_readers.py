@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -227,3 +228,27 @@ def test_what_a_reader_states_is_used(tmp_path):
     assert [source.usable_for_sft for source in open_sources(recipe)] == [False, True]
     assert list(find_templates(recipe.sources)) == [("spatial", "sc")]
     assert len(list(READERS["editreward"].rows(sources[0]))) == 8
+
+
+def test_the_reader_of_the_docstring_reads_its_row(tmp_path):
+    """Its code is run as it stands in `data.readers.raw`."""
+    from data.readers import raw
+
+    start, end = raw.__doc__.index("    HAS_PROMPTS"), raw.__doc__.index("Of the row")
+    reader = vars(raw) | {"Source": Source}
+    exec(textwrap.dedent(raw.__doc__[start:end]), reader)
+    good = {"before": "a.png", "after": "b.png", "instruction": "Add a cup.", "stars": 4}
+    file = write_lines(tmp_path / "rows.jsonl", [good, {"before": "a.png"}, 17, {**good, "after": "../c.png"}])
+    source = Source(name="s", layout="sharegpt", path=str(file), splits={"rl": 1})
+    first, *others = reader["rows"](source)
+    assert first == raw.Raw(
+        images=(tmp_path / "a.png", tmp_path / "b.png"),
+        task="sc",
+        instruction="Add a cup.",
+        score=(4, 4),
+        regions_known=False,
+        location=f"{file}, line 1",
+        id="0",
+    )
+    assert [other.error.kind for other in others] == ["not_a_row", "not_a_row", "image_outside"]
+    assert "after" in others[0].error.detail and [other.id for other in others] == ["1", "2", "3"]
