@@ -64,9 +64,13 @@ def test_samples_are_averaged_and_expected_scores_used_where_asked(drawn, tmp_pa
         file_figures(config.model_copy(update={"bench": "merbench"}))
 
 
-@pytest.mark.parametrize("text", ["no verdict", '{"reasoning": "x", "score": [99, 1]}'])
-def test_an_expected_score_does_not_stand_for_a_written_one_that_cannot_be_used(drawn, tmp_path, text):
+@pytest.mark.parametrize("scores", [None, [99, 1]])
+def test_an_expected_score_does_not_stand_for_a_written_one_that_cannot_be_used(drawn, tmp_path, scores):
     plan = read_plan("mmrb2", drawn, 1)
     header = make_header("mmrb2", plan.rows, expected_score=True)
-    run = write_run(tmp_path / "verdicts.jsonl", header, plan, lambda request: Response(text, False, [12.5, 17.5]))
+
+    def answer(request):
+        return Response(verdict(request.task, scores) if scores else "no verdict", False, [12.5, 17.5])
+
+    run = write_run(tmp_path / "verdicts.jsonl", header, plan, answer)
     assert candidate_score(run, plan.rows[0]["candidates"][0], "overall", "weighted", True) is None
