@@ -117,7 +117,7 @@ def test_vllm_that_is_not_installed_is_one_line():
         pytest.skip("vLLM is installed")
 
 
-def test_vllm_is_given_one_placeholder_a_picture(tiny_processor):
+def test_vllm_is_given_one_placeholder_an_image(tiny_processor):
     from spatial_edit_reward.inference.vllm_backend import make_prompts
 
     two, one = make_prompts([make_request("a"), make_request("b", task="pq")], tiny_processor, SPEC)
