@@ -1,6 +1,7 @@
 # Every verb a user needs. `make` alone lists them.
 RECIPE ?= tiny
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 PY := $(VENV)/bin/python
 
@@ -90,7 +91,7 @@ gpu-check: $(VENV)/ready ## seconds, operations and memory of a step on random w
 		$(PY) -m $$stage --config "$$RECIPES/$$stage.yaml" --random_weights $$OPTIONS || exit 1; done
 
 test: $(VENV)/ready ## the quick tests
-	@$(PY) -m pytest -m "not slow"
+	@$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/ready ## the tests marked slow: stages as processes, killed and resumed
 	@$(PY) -m pytest -m slow

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # `make test`: a core each
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / "recipes" / "tiny" / "base"
 
