@@ -32,21 +32,6 @@ class Generated(NamedTuple):
     responses: list[Response]
 
 
-def generate(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
-    messages: Sequence[list[dict[str, Any]]],
-    images: Sequence[Sequence[Image.Image]],
-    max_new_tokens: int,
-    sampling: Sampling | None = None,
-) -> list[Response]:
-    """The completion of each chat, `images[i]` filling the placeholders of `messages[i]`; one batch, padded left.
-
-    Greedy without `sampling`; with it, as torch's generator has been seeded.
-    """
-    return generate_batch(model, processor, messages, images, max_new_tokens, sampling).responses
-
-
 def prepare(
     processor: ProcessorMixin, messages: Sequence[list[dict[str, Any]]], images: Sequence[Sequence[Image.Image]]
 ) -> BatchFeature:
@@ -65,7 +50,11 @@ def generate_batch(
     sampling: Sampling | None = None,
     enough: float = 1.0,
 ) -> Generated:
-    """What `generate` does, with tokens and cache. `enough`: the share of the batch, 0..1, at whose end the rest is cut off."""
+    """The completion of each chat, `images[i]` filling the placeholders of `messages[i]`; one batch, padded left.
+
+    Greedy without `sampling`; with it, as torch's generator has been seeded. `enough`: the share of the batch, 0..1, at whose
+    end the rest is cut off.
+    """
     model.eval()
     inputs = prepare(processor, messages, images).to(model.device)
     start = inputs["input_ids"].shape[1]

@@ -34,7 +34,7 @@ def write(plan, file, batch_size=8, **changes):
 
 def test_completions_cut_off_in_the_first_round_are_written_in_whole(make_plan, tmp_path):
     from spatial_edit_reward.chat import prompt_messages
-    from spatial_edit_reward.inference.generation import generate
+    from spatial_edit_reward.inference.generation import generate_batch
     from spatial_edit_reward.inference.model import load_for_inference
 
     plan = make_plan(max_new_tokens=60)
@@ -42,7 +42,9 @@ def test_completions_cut_off_in_the_first_round_are_written_in_whole(make_plan, 
     model, processor = load_for_inference(str(BASE), plan.spec)
     requests = [plan.request(name) for name in plan.names(1)]
     chats = [prompt_messages(request.task, request.instruction, plan.spec) for request in requests]
-    at_once = generate(model, processor, chats, [request.images for request in requests], plan.spec.max_new_tokens)
+    at_once = generate_batch(
+        model, processor, chats, [request.images for request in requests], plan.spec.max_new_tokens
+    ).responses
     for name, completion in zip(plan.names(1), at_once, strict=True):
         assert (responses[name]["text"], responses[name]["truncated"]) == (completion.text, completion.truncated)
 

@@ -95,7 +95,7 @@ def test_a_failed_verification_is_no_card(copy):
 
 
 def test_the_transformers_snippet_writes_what_evaluation_reads(run, tmp_path, monkeypatch):
-    from spatial_edit_reward.inference.generation import generate
+    from spatial_edit_reward.inference.generation import generate_batch
     from spatial_edit_reward.inference.model import load_model, load_processor
 
     snippet = re.search(r"```python\n(.*?)```", card_of(run).text, re.DOTALL)[1]
@@ -109,7 +109,7 @@ def test_the_transformers_snippet_writes_what_evaluation_reads(run, tmp_path, mo
         exec(snippet.replace(f'snapshot_download("{REPO}")', repr(str(run / "merge"))), {})
     model, processor = load_model(str(run / "merge"), None, None), load_processor(str(run / "merge"), SPEC)
     messages = prompt_messages("sc", instruction, SPEC)
-    [expected] = generate(model, processor, [messages], [images], SPEC.max_new_tokens)
+    [expected] = generate_batch(model, processor, [messages], [images], SPEC.max_new_tokens).responses
     assert printed.getvalue().strip() == expected.text.strip() != ""
 
 

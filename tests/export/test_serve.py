@@ -30,7 +30,7 @@ def as_url(image):
 
 
 def test_the_served_verdict_is_the_models(client, merged):
-    from spatial_edit_reward.inference.generation import generate
+    from spatial_edit_reward.inference.generation import generate_batch
     from spatial_edit_reward.inference.model import load_model, load_processor
 
     model, processor = load_model(str(merged), None, None), load_processor(str(merged), SPEC)
@@ -45,5 +45,5 @@ def test_the_served_verdict_is_the_models(client, merged):
             max_tokens=LIMIT,
         )
         messages = prompt_messages(row["task"], row["instruction"], SPEC)
-        [expected] = generate(model, processor, [messages], [images], LIMIT)
+        [expected] = generate_batch(model, processor, [messages], [images], LIMIT).responses
         assert answer.choices[0].message.content == expected.text != ""

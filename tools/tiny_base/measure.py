@@ -18,7 +18,7 @@ from rewards_fn.box_iou import matched_iou
 from spatial_edit_reward.boxes import true_boxes, valid_box
 from spatial_edit_reward.chat import prompt_messages
 from spatial_edit_reward.images import fit
-from spatial_edit_reward.inference.generation import generate
+from spatial_edit_reward.inference.generation import generate_batch
 from spatial_edit_reward.inference.model import load_model, load_processor
 from spatial_edit_reward.inference.request import batched
 from tools.tiny_base.__main__ import CHECKPOINT, chat
@@ -47,7 +47,9 @@ def grounding(model: PreTrainedModel, processor: ProcessorMixin, count: int, bat
     asked = [talk for talk in asked if talk.turns[0].box is not None]
     found = defaultdict[str, list[float]](list)
     for talks in batched(asked, batch):
-        answers = generate(model, processor, [chat(t, 0) for t in talks], [t.images for t in talks], 100)
+        answers = generate_batch(
+            model, processor, [chat(t, 0) for t in talks], [t.images for t in talks], 100
+        ).responses
         for talk, answer in zip(talks, answers, strict=True):
             numbers = BOX.search(answer.text)
             box = valid_box({"bbox_2d": [int(number) for number in numbers.groups()]}) if numbers else None
@@ -64,7 +66,7 @@ def verdicts(model: PreTrainedModel, processor: ProcessorMixin, groups: int, bat
     for part in batched(rows, batch):
         messages = [prompt_messages(row["task"], row["instruction"], SPEC) for row in part]
         images = [[fit(image, SPEC.pixels) for image in row["images"]] for row in part]
-        texts += [c.text for c in generate(model, processor, messages, images, SPEC.max_new_tokens)]
+        texts += [c.text for c in generate_batch(model, processor, messages, images, SPEC.max_new_tokens).responses]
     reference, task = [row["reference"] for row in rows], [row["task"] for row in rows]
     valid = format(texts, task)
     boxes = [

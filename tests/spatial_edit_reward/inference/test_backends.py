@@ -156,7 +156,7 @@ def test_the_spec_is_the_checkpoints_or_one_that_is_named(tmp_path, monkeypatch)
 
 
 def test_a_batch_gives_what_each_request_alone_gets():
-    from spatial_edit_reward.inference.generation import generate
+    from spatial_edit_reward.inference.generation import generate_batch
     from spatial_edit_reward.inference.model import load_for_inference
 
     model, processor = load_for_inference(str(BASE), SPEC)
@@ -173,7 +173,7 @@ def test_a_batch_gives_what_each_request_alone_gets():
         images = [image.resize((64, 48)) if image is TEAL else image for image in each.images]
         content = [{"type": "image"} for _ in images]
         content.append({"type": "text", "text": SPEC.prompt(each.task, each.instruction)})
-        [alone] = generate(model, processor, [[{"role": "user", "content": content}]], [images], 4)
+        [alone] = generate_batch(model, processor, [[{"role": "user", "content": content}]], [images], 4).responses
         response = responses[each.key]
         assert (response.text, response.truncated, response.expected) == (alone.text, alone.truncated, None)
         assert alone.truncated and (response.completion_tokens == 4 or each.key == "d")
