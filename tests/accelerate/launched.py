@@ -33,7 +33,7 @@ def environment() -> dict[str, str]:
 
 
 def run_under(engine: str, module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs `-m tests.accelerate.run MODULE ...` as two processes under recipes/accelerate/ENGINE.yaml; "single" is one process."""
+    """Runs `-m tests.accelerate.run MODULE ...` as two processes under recipes/accelerate/ENGINE.yaml ("single": one)."""
     launcher = ["-m", "accelerate.commands.launch", "--config_file", f"recipes/accelerate/{engine}.yaml"]
     launcher += ["--num_processes", "1" if engine == "single" else str(PROCESSES)]
     launcher += ["--main_process_port", str(free_port()), "-m", "tests.accelerate.run", module, *map(str, arguments)]
