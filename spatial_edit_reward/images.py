@@ -102,9 +102,9 @@ def fitted_size(width: int, height: int, pixels: Pixels) -> tuple[int, int]:
     new_width, new_height = max(step, round(width / step) * step), max(step, round(height / step) * step)
     if new_width * new_height > pixels.max:
         scale = math.sqrt(width * height / pixels.max)
-        new_width = max(step, math.floor(width / scale / step) * step)
         new_height = max(step, math.floor(height / scale / step) * step)
-        new_width = max(step, min(new_width, pixels.max // new_height // step * step))
+        new_width = min(math.floor(width / scale / step) * step, pixels.max // new_height // step * step)
+        new_width = max(step, new_width)
         new_height = min(new_height, pixels.max // new_width // step * step)
     elif new_width * new_height < pixels.min:
         scale = math.sqrt(pixels.min / (width * height))
