@@ -122,6 +122,13 @@ def test_scores_of_0_to_10_run_through_the_stage(images, tmp_path):
         assert all(len(str(score)) <= 4 and 0 <= score <= 10 for score in json.loads(verdict)["score"])
 
 
+def test_scores_of_0_to_100_are_valid_in_their_range(images, tmp_path):
+    recipe = data_recipe(tmp_path, [source(write_lines(tmp_path / "rows.jsonl", [sc()]), images)], score_range=[0, 100])
+    done, report = prepared(recipe)
+    assert done.returncode == 0, done.stderr
+    assert report["sources"]["x"]["kept"] == 1 and report["scores"]["sc"] == {"0": {"80": 1}, "1": {"60": 1}}
+
+
 @pytest.mark.parametrize("score_range", [[10, 0], [5, 5], [0, float("inf")], [float("nan"), 25], [0]])
 def test_a_score_range_that_cannot_be_is_refused(tmp_path, score_range):
     done, _ = prepared(data_recipe(tmp_path, [], synthetic_groups=GROUPS, score_range=score_range))
