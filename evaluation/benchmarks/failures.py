@@ -33,7 +33,7 @@ def wrong_rankings(
         request = plan.request((key, 0))
         cards.append(
             {
-                "title": f"{row['id']} · {row['category']} · {row['dimension']}",
+                "title": f"{row['id']}, {row['category']}, {row['dimension']}",
                 "instruction": plan.prompts[key][1],
                 "right": f"{share:.0%} of pairs right",
                 "sources": [data_uri(draw_boxes(image, ())) for image in request.images[:-1]] if request else [],

@@ -101,8 +101,8 @@ def _table(name: str, folder: Path | None, columns: Sequence[str], rows: Dataset
 
     missing = [column for column in columns if column not in rows.column_names]
     if missing:
-        found = ", ".join(rows.column_names)
-        raise UserError(f"{name}: no column {missing[0]!r}; expected {', '.join(columns)}, found {found}")
+        columns_found = ", ".join(rows.column_names)
+        raise UserError(f"{name}: no column {missing[0]!r}; expected {', '.join(columns)}, found {columns_found}")
     images = {
         column: kind for column, kind in rows.features.items() if isinstance(getattr(kind, "feature", kind), Image)
     }

@@ -77,12 +77,12 @@ def test_ranking(candidates, right, tied, pairs):
 def test_intervals_resample_groups_and_pair_differences():
     rng = np.random.default_rng(0)
     sums = GroupSums(rng.integers(0, 5, 60).astype(float), np.full(60, 4.0))
-    found = interval(sums, 500, 0)
-    assert found["low"] < found["mean"] < found["high"]
+    figures = interval(sums, 500, 0)
+    assert figures["low"] < figures["mean"] < figures["high"]
     # the spread that the normal approximation gives for a mean of 60 groups
     spread = (sums.numerator / 4).std() / np.sqrt(60)
-    assert math.isclose(found["high"] - found["low"], 2 * 1.96 * spread, rel_tol=0.25)
-    assert interval(sums, 500, 0) == found
+    assert math.isclose(figures["high"] - figures["low"], 2 * 1.96 * spread, rel_tol=0.25)
+    assert interval(sums, 500, 0) == figures
     better = GroupSums(sums.numerator + 1, sums.denominator)
     paired = interval(better, 500, 0, minus=sums)
     assert math.isclose(paired["low"], 0.25) and math.isclose(paired["high"], 0.25)

@@ -156,8 +156,8 @@ def test_random_files_by_a_statement_of_the_rule():
         of_size = [e["exact_match_acc"] for e, s in zip(expected, samples, strict=True) if s.size == size]
         assert figures[f"accuracy_{size}pair"] == pytest.approx(np.mean(of_size))
     for label in "ab":
-        labelled = [e["exact_match_acc"] for e, s in zip(expected, samples, strict=True) if s.category == label]
-        assert figures["accuracy_by_label"][label] == pytest.approx(np.mean(labelled))
+        of_label = [e["exact_match_acc"] for e, s in zip(expected, samples, strict=True) if s.category == label]
+        assert figures["accuracy_by_label"][label] == pytest.approx(np.mean(of_label))
     assert falling(samples[0].scores) == sorted(range(samples[0].size), key=lambda i: (-samples[0].scores[i], i))
 
 

@@ -27,21 +27,21 @@ def samples(draw):
 
 
 def test_three_candidates_with_a_tie_by_hand():
-    found = {name: a / b for name, (a, b) in sample_parts((0, 1, 2), (0.9, 0.5, 0.5)).items()}
-    assert found["pair_accuracy"] == 2 / 3 and found["pair_accuracy_half"] == 2.5 / 3
-    assert found["exact_order"] == 0 and found["top1_accuracy"] == 1 and found["tie_rate"] == 1
+    figures = {name: a / b for name, (a, b) in sample_parts((0, 1, 2), (0.9, 0.5, 0.5)).items()}
+    assert figures["pair_accuracy"] == 2 / 3 and figures["pair_accuracy_half"] == 2.5 / 3
+    assert figures["exact_order"] == 0 and figures["top1_accuracy"] == 1 and figures["tie_rate"] == 1
     # tau-b: 2 pairs in order, none against, one tied in the scores: 2 / sqrt(3 * 2)
-    assert math.isclose(found["kendall_tau_b"], 2 / math.sqrt(6))
+    assert math.isclose(figures["kendall_tau_b"], 2 / math.sqrt(6))
     # NDCG: the two tied share the discounts of positions 2 and 3; gains 3, 2, 1
     discounts = [1 / math.log2(i + 2) for i in range(3)]
     ideal = 3 * discounts[0] + 2 * discounts[1] + discounts[2]
-    assert math.isclose(found["ndcg"], (3 * discounts[0] + 1.5 * (discounts[1] + discounts[2])) / ideal)
+    assert math.isclose(figures["ndcg"], (3 * discounts[0] + 1.5 * (discounts[1] + discounts[2])) / ideal)
 
 
 def test_a_missing_score_is_wrong_in_every_pair_it_is_in():
-    found = {name: a / b for name, (a, b) in sample_parts((0, 1, 2), (0.9, None, 0.5)).items()}
-    assert found["pair_accuracy"] == found["pair_accuracy_half"] == 1 / 3
-    assert found["top1_accuracy"] == found["exact_order"] == found["kendall_tau_b"] == found["ndcg"] == 0
+    figures = {name: a / b for name, (a, b) in sample_parts((0, 1, 2), (0.9, None, 0.5)).items()}
+    assert figures["pair_accuracy"] == figures["pair_accuracy_half"] == 1 / 3
+    assert figures["top1_accuracy"] == figures["exact_order"] == figures["kendall_tau_b"] == figures["ndcg"] == 0
 
 
 def test_pairs_that_people_called_a_tie_are_not_asked_for():
@@ -70,8 +70,8 @@ def test_no_order_of_the_candidates_changes_a_figure(sample):
 
 @settings(deadline=None)  # the first call of scipy on a busy machine
 @given(st.lists(samples(), min_size=1, max_size=8), st.floats(0, 1))
-def test_a_constant_scorer_gets_chance_at_half_credit_and_nothing_elsewhere(found, constant):
-    flat = [ScoredSample(str(n), ranks, (constant,) * len(ranks)) for n, (ranks, _) in enumerate(found)]
+def test_a_constant_scorer_gets_chance_at_half_credit_and_nothing_elsewhere(many, constant):
+    flat = [ScoredSample(str(n), ranks, (constant,) * len(ranks)) for n, (ranks, _) in enumerate(many)]
     figures, level = means(flat), chance(flat)
     assert figures["tie_rate"] == 1
     if level["pair_accuracy"] is None:
@@ -83,13 +83,13 @@ def test_a_constant_scorer_gets_chance_at_half_credit_and_nothing_elsewhere(foun
 
 @settings(deadline=None)  # the first call of scipy on a busy machine
 @given(st.lists(samples(), min_size=1, max_size=8))
-def test_the_true_order_gets_everything_and_no_figure_leaves_its_range(found):
+def test_the_true_order_gets_everything_and_no_figure_leaves_its_range(many):
     perfect = means(
-        [ScoredSample(str(n), ranks, tuple(-float(rank) for rank in ranks)) for n, (ranks, _) in enumerate(found)]
+        [ScoredSample(str(n), ranks, tuple(-float(rank) for rank in ranks)) for n, (ranks, _) in enumerate(many)]
     )
     for name in ("pair_accuracy", "pair_accuracy_half", "exact_order", "top1_accuracy", "kendall_tau_b", "ndcg"):
         assert perfect[name] is None or math.isclose(perfect[name], 1)
-    figures = means([ScoredSample(str(n), *sample) for n, sample in enumerate(found)])
+    figures = means([ScoredSample(str(n), *sample) for n, sample in enumerate(many)])
     for name in FIGURES:
         assert figures[name] is None or -1 - 1e-9 <= figures[name] <= 1 + 1e-9
 
@@ -129,7 +129,7 @@ def test_micro_accuracy_has_every_pair_in_its_denominator():
         ScoredSample("4", (0, 1), (2.0, 1.0), "move", "overall"),
         ScoredSample("5", (0, 1), (1.0, 2.0), "move", "consistency"),
     ]
-    found = pairwise_by_dimension(pairs, ("prompt_following", "consistency", "overall"))
-    assert found["micro_accuracies"] == {"prompt_following": None, "consistency": 0.0, "overall": 0.5}
-    assert found["macro_accuracies"] == {"prompt_following": None, "consistency": 0.0, "overall": 0.5}
-    assert found["missing_pairs"] == 1
+    figures = pairwise_by_dimension(pairs, ("prompt_following", "consistency", "overall"))
+    assert figures["micro_accuracies"] == {"prompt_following": None, "consistency": 0.0, "overall": 0.5}
+    assert figures["macro_accuracies"] == {"prompt_following": None, "consistency": 0.0, "overall": 0.5}
+    assert figures["missing_pairs"] == 1
