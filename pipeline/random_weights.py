@@ -6,7 +6,6 @@ JSON file. The first step is a warm-up and the last one is counted, which slows 
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import resource
@@ -33,7 +32,7 @@ from transformers import (
 
 from pipeline.distributed import free_memory_and_shutdown, num_parameters
 from pipeline.model import Inputs
-from pipeline.recipe import read_yaml
+from pipeline.recipe import read_yaml, recipe_layers
 from spatial_edit_reward import Spec
 from spatial_edit_reward.chat import prompt_messages
 from spatial_edit_reward.errors import UserError
@@ -54,30 +53,20 @@ ON_CPU = {
     ),
 }
 
-# Dense bf16 operations a second as the makers state them, by a part of the card's name.
-STATED = {
-    "B200": 2250e12,
-    "H200": 989e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "RTX 4090": 165e12,
-    "RTX A6000": 155e12,
-    "L4": 121e12,
-}
-
 
 def random_inputs(
     recipe: Path, model_args: Any, quantized: BitsAndBytesConfig | None, seed: int, completions: bool
 ) -> Inputs:
     """Model, processor, spec and rows of the stage's file `recipe`, without its data or its base's weights.
 
-    The configuration is the recipe's `config.json`, or that of the base where it is a folder. Raises UserError without one.
+    The configuration is that of the base where it is a folder, or the `config.json` beside the recipe or one that it extends.
+    Raises UserError without one.
     """
-    data, sft = read_yaml(recipe.parent / "data.yaml"), read_yaml(recipe.parent / "sft.yaml")
-    base = str(sft["model_name_or_path"])
-    folder = recipe.parent if (recipe.parent / "config.json").exists() else Path(base)
-    if not (folder / "config.json").exists():
+    data, sft = read_yaml(recipe.parent / "data.yaml"), recipe.parent / "sft.yaml"
+    base = str(read_yaml(sft)["model_name_or_path"])
+    folders = [Path(base), *(file.parent for file, _ in recipe_layers(sft))]
+    folder = next((folder for folder in folders if (folder / "config.json").exists()), None)
+    if folder is None:
         raise UserError(f"{recipe.parent}: no config.json there, and {base} is no folder: the model's shape is unknown")
     config = AutoConfig.from_pretrained(folder)
     prompts = {**Spec.model_fields["prompts"].default, **data.get("prompts", {})}
@@ -94,14 +83,11 @@ def _processor(base: str, spec: Spec, config: PreTrainedConfig) -> ProcessorMixi
     try:
         return load_processor(base, spec)
     except UserError as error:
-        vision = config.vision_config
         stand_in = spec.model_copy(update={"pixels": spec.pixels.model_copy(update={"multiple": 16})})
         processor = load_processor(str(STAND_IN), stand_in)
         print(f"{error}; the tokenizer of {STAND_IN} stands in: prompts are some tokens longer or shorter")
-    processor.image_processor.patch_size, processor.image_processor.merge_size = (
-        vision.patch_size,
-        vision.spatial_merge_size,
-    )
+    images, vision = processor.image_processor, config.vision_config
+    images.patch_size, images.merge_size = vision.patch_size, vision.spatial_merge_size
     for name, token in (
         ("image_token_id", "<|image_pad|>"),
         ("video_token_id", "<|video_pad|>"),
@@ -186,23 +172,25 @@ def _peak_bytes() -> int:
 
 
 def time_steps(trainer: Any, recipe: Path, meter: StepMeter | None = None) -> None:
-    """Runs the trainer's steps and writes what they cost as JSON into its output folder; prints it too.
+    """Runs the trainer's steps; prints what they cost and writes it as `STAGE.json` into the trainer's output folder.
 
     Raises UserError for fewer than three steps, and where the memory does not suffice.
     """
-    args, begin = trainer.args, time.perf_counter()
+    args, model, cuda = trainer.args, trainer.model, torch.cuda.is_available()
     if args.max_steps < 3:
         raise UserError(f"max_steps: {args.max_steps}: a warm-up, a step that is timed and one that is counted are 3")
     meter = meter or StepMeter(args.max_steps)
     trainer.add_callback(meter)
-    name, model = recipe.stem, trainer.model
     report: dict[str, Any] = {
         "recipe": str(recipe),
-        "card": _card(),
-        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "card": {
+            "name": torch.cuda.get_device_name() if cuda else "cpu",
+            "memory_bytes": torch.cuda.mem_get_info()[1] if cuda else None,
+        },
         "model": {
             "parameters": num_parameters(model),
             "trained": num_parameters(model, trained=True),
+            "dtype": str(model.dtype).removeprefix("torch."),
             "attention": model.config._attn_implementation,
         },
     }
@@ -212,42 +200,25 @@ def time_steps(trainer: Any, recipe: Path, meter: StepMeter | None = None) -> No
         raise UserError(
             f"out of memory with per_device_train_batch_size {args.per_device_train_batch_size}: give a smaller one"
         ) from None
-    timed = range(1, len(meter.seconds) - 1)
-    seconds = statistics.median(meter.seconds[step] for step in timed)
-    stated, reached = report["card"]["stated_per_second"], meter.operations / seconds
+    seconds = statistics.median(meter.seconds[1:-1])
     report |= {
         "rows": args.per_device_train_batch_size * args.gradient_accumulation_steps,
         "seconds": seconds,
         "all_seconds": meter.seconds,
-        "peak_bytes": _peak_bytes(),
         "operations": meter.operations,
-        "operations_per_second": reached,
-        "mfu": stated and reached / stated,
+        "operations_per_second": meter.operations / seconds,
+        "peak_bytes": _peak_bytes(),
     }
-    rollouts = [rollout for step in timed if (rollout := meter.rollouts[step]) is not None]
+    rollouts = [rollout for rollout in meter.rollouts[1:-1] if rollout is not None]
     if rollouts:
         report["rollout"] = {"seconds": statistics.median(rollouts), "operations": meter.rollout_operations}
-    report |= {
-        "total_seconds": time.perf_counter() - begin,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda},
-    }
+    report["versions"] = {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda}
     if trainer.is_world_process_zero():
-        file = Path(args.output_dir) / f"{name}.json"
+        file = Path(args.output_dir) / f"{recipe.stem}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, report)
-        print(json.dumps(report, indent=2))
         print(
-            f"{name}: {seconds:.2f} s a step of {report['rows']} rows, {meter.operations / 1e12:.3g} TFLOP, "
-            f"{reached / 1e12:.3g} TFLOP/s, {report['peak_bytes'] / 2**30:.1f} GiB at most; {file}"
+            f"{recipe.stem}: {seconds:.2f} s a step of {report['rows']} rows, {meter.operations / 1e12:.3g} TFLOP, "
+            f"{meter.operations / seconds / 1e12:.3g} TFLOP/s, {report['peak_bytes'] / 2**30:.1f} GiB at most; {file}"
         )
     free_memory_and_shutdown(trainer)
-
-
-def _card() -> dict[str, Any]:
-    """Name, memory and stated speed of the device; None for what is not known."""
-    if not torch.cuda.is_available():
-        return {"name": "cpu", "memory_bytes": None, "stated_per_second": None}
-    name = torch.cuda.get_device_name()
-    stated = next((speed for part, speed in STATED.items() if part in name), None)
-    memory = torch.cuda.get_device_properties(PartialState().device).total_memory
-    return {"name": name, "memory_bytes": memory, "stated_per_second": stated}

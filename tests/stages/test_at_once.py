@@ -19,7 +19,11 @@ def started(*arguments):
 
 def one_of_two(first, second, output):
     """Waits for both; asserts that one finished and that the other one ended with a line that names it."""
-    ends = [(process, *process.communicate(timeout=300)) for process in (first, second)]
+    try:
+        ends = [(process, *process.communicate(timeout=900)) for process in (first, second)]
+    finally:
+        for process in (first, second):
+            process.kill()
     finished, refused = sorted(ends, key=lambda end: end[0].returncode)
     assert finished[0].returncode == 0, finished[2][-3000:]
     assert refused[0].returncode == 1 and "Traceback" not in refused[2], refused[2][-3000:]
@@ -38,8 +42,8 @@ def test_two_data_stages_at_once(tmp_path):
 
 def test_two_stages_of_training_at_once(tmp_path, small_data):
     changes = {
-        "max_steps": 40,
-        "save_steps": 10,
+        "max_steps": 16,
+        "save_steps": 8,
         "per_device_train_batch_size": 8,
         "report_to": "none",
         "eval_strategy": "no",
