@@ -57,8 +57,10 @@ def cards_worst_first(
             expected = render(row["task"], row["reference"])
         except ValueError:  # a reference without a rationale
             expected = ""
-        figures = {name: value for name, value in scored[i].items() if name != "scores"}
-        cards.append(Card.from_row(row, row["images"], completions[i], expected, figures))
+        rewards = {name: value for name, value in scored[i].items() if name != "scores"}
+        cards.append(
+            Card.from_row(row, row["images"], completions[i], expected, {"reward": rewards.pop("reward"), **rewards})
+        )
     return cards
 
 
