@@ -14,14 +14,7 @@ from typing import Any
 
 from filelock import FileLock, SoftFileLock, Timeout
 
-from pipeline.fingerprint import (
-    FILE_NAME,
-    is_finished,
-    is_up_to_date,
-    mark_finished,
-    mark_started,
-    read_record,
-)
+from pipeline.fingerprint import FILE_NAME, is_finished, is_up_to_date, mark_finished, mark_started, read_record
 from spatial_edit_reward.errors import UserError
 
 Fingerprint = Mapping[str, Any]
@@ -52,13 +45,6 @@ def require_own(folder: Path) -> None:
         )
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: cannot be written: it is a file")
-
-
-def remove(folder: Path) -> None:
-    """Removes a folder that a stage wrote, all of it or nothing that shows. Raises UserError where that cannot be done."""
-    require_own(folder)
-    if folder.exists():
-        _discard(_set_aside(folder))
 
 
 def _set_aside(folder: Path) -> Path:
@@ -183,8 +169,8 @@ def stage_output(
             if not overwrite and is_up_to_date(folder, made_from, rebuild):
                 return None
             if not atomic:
-                if overwrite:
-                    remove(folder)
+                if overwrite and folder.exists():
+                    _discard(_set_aside(folder))
                 mark_started(folder, made_from)
             return made_from
 

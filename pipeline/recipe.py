@@ -158,7 +158,7 @@ def check_options(options: Mapping[str, Any], stage: str) -> list[str]:
     if stage == "grpo":
         # vLLM would read the weights from a folder, and noise earns nothing
         changed |= {"use_vllm": "false", "reward_funcs": "format", "reward_weights": "1.0"}
-    if "--max_steps" not in sys.argv:
+    if not any(argument.startswith("--max_steps") for argument in sys.argv):
         changed["max_steps"] = "4"
     return [part for name, value in changed.items() for part in (f"--{name}", value)]
 

@@ -32,11 +32,11 @@ CHECKED_BY_STAGE = {"reward_funcs"}
 
 def fields_of(types: Iterable[type]) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
     """Name -> (field, type) of every field of the dataclasses `types`."""
-    found: dict[str, tuple[dataclasses.Field[Any], Any]] = {}
+    declared: dict[str, tuple[dataclasses.Field[Any], Any]] = {}
     for kind in types:
         hints = get_type_hints(kind)
-        found |= {field.name: (field, hints[field.name]) for field in dataclasses.fields(kind)}
-    return found
+        declared |= {field.name: (field, hints[field.name]) for field in dataclasses.fields(kind)}
+    return declared
 
 
 def field_names(module: str, name: str) -> set[str]:
@@ -104,8 +104,8 @@ def check_values(file: Path, recipe: Mapping[str, Any], types: Iterable[type]) -
             adapter = TypeAdapter(fields[key][1], config=ConfigDict(arbitrary_types_allowed=True))
             checked[key] = adapter.validate_python(value)
         except ValidationError as error:
-            said = "; ".join(sorted({part["msg"] for part in error.errors()})[:2])
-            raise UserError(f"{file}: {key}: {value!r} does not fit: {said}") from None
+            reasons = "; ".join(sorted({part["msg"] for part in error.errors()})[:2])
+            raise UserError(f"{file}: {key}: {value!r} does not fit: {reasons}") from None
     return checked
 
 
