@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from rewards_fn import RULES, box_iou, format, score_agreement
+from rewards_fn import box_iou, format, score_agreement
 from rewards_fn.__main__ import main
 from rewards_fn.audit import play, read_recipe, read_references
 from rewards_fn.load import Selected, select_rewards
@@ -49,7 +49,7 @@ def test_a_reward_that_sees_no_image_is_caught(rows):
 
 
 def test_a_weight_that_lets_bare_cites_pay_is_caught(rows):
-    results = play(rows, select_rewards([*RULES], [2.0, 1.0, 0.2]), seed=0)
+    results = play(rows, select_rewards(["box_iou", "score_agreement", "format"], [2.0, 1.0, 0.2]), seed=0)
     assert "cites with nothing between, 0% noise" in {result.name for result in results if result.earns_too_much}
 
 
@@ -121,7 +121,7 @@ def test_bad_input_is_one_line(file, tmp_path, monkeypatch):
         ("no.jsonl", [], "reference"),
         ("empty.jsonl", [], "no row with task sc or pq"),
         ("range.jsonl", [], "two numbers in 0..25"),
-        (file, ["--weights", "1", "2"], "reward_weights: 2 for 3 reward_funcs"),
+        (file, ["--rewards", "format", "--weights", "1", "2"], "reward_weights: 2 for 1 reward_funcs"),
         (file, ["--rewards", "boxes"], "unknown reward 'boxes'; known: box_iou"),
         (file, ["--rewards", "trl:get_soft_overlong_punishment"], "missing 2 required"),
         (file, ["--rewards", "trl:get_repetition_penalty_reward"], "needs completion_ids"),

@@ -54,11 +54,12 @@ def test_the_commands_run_from_the_installed_package(run, installed, tmp_path):
     rows = tmp_path / "rows.jsonl"
     row = {"task": "sc", "completion": json.dumps(VERDICT), "reference": REFERENCE}
     rows.write_text("".join(json.dumps(row) + "\n" for _ in range(4)))
-    scored = run("score", rows)
+    names = ["--rewards", "box_iou,score_agreement,format"]
+    scored = run("score", rows, *names)
     assert scored.returncode == 0, scored.stderr
     rewards = [json.loads(line)["rewards"] for line in scored.stdout.splitlines()]
     assert rewards == [{"box_iou": 1.0, "score_agreement": 1.0, "format": 1.0}] * 4
-    audited = run("audit", rows, "--weights", 2, 1, 1)
+    audited = run("audit", rows, *names, "--weights", 2, 1, 1)
     assert "noisy oracle: 0% noise" in audited.stdout and "Traceback" not in audited.stderr
     recipe = run("audit", rows, "--config", ROOT / "recipes" / "tiny" / "grpo.yaml")
     assert recipe.returncode == 1 and len(recipe.stderr.splitlines()) == 1

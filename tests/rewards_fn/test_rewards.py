@@ -311,7 +311,7 @@ def test_load_rewards():
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        (["boxiou"], "known: box_iou, score_agreement, format, judge, trl:NAME"),
+        (["boxiou"], r"known: box_iou, score_agreement, format.*, judge, trl:NAME"),
         ([], "at least one"),
         ([3], "neither a name"),
         ([{"a": {}, "b": {}}], "neither a name"),

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from rewards_fn import RULES
 from rewards_fn.__main__ import main
 from tests.conftest import run_stage
 
@@ -41,7 +42,8 @@ def score(monkeypatch, capsys):
 
 
 def test_rows_come_back_in_order_with_rewards_and_reasons():
-    done = run_stage("rewards_fn", "score", "-", input="\n".join([*map(json.dumps, ROWS), ""]))
+    names = "box_iou,score_agreement,format"
+    done = run_stage("rewards_fn", "score", "-", "--rewards", names, input="\n".join([*map(json.dumps, ROWS), ""]))
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [{key: row[key] for key in ROWS[0]} for row in rows] == ROWS
@@ -54,7 +56,9 @@ def test_rows_come_back_in_order_with_rewards_and_reasons():
     assert "score_agreement" in done.stderr
 
 
-def test_rewards_can_be_chosen_with_keywords(score):
+def test_rewards_are_all_the_built_in_ones_or_chosen_with_keywords(score):
+    rows, _, _ = score([json.dumps(ROWS[0])])
+    assert list(rows[0]["rewards"]) == list(RULES)
     rows, _, _ = score([json.dumps(ROWS[0])], "--rewards", '[{"box_iou": {"power": 2}}, "format"]')
     assert rows[0]["rewards"] == {"box_iou": 0.25, "format": 1.0}
 

@@ -5,7 +5,7 @@ import sys
 
 from PIL import Image
 
-from rewards_fn import RULES, format, load_rewards, score_agreement
+from rewards_fn import format, load_rewards, score_agreement
 from rewards_fn.__main__ import main
 from rewards_fn.judge_prompt import messages_for
 from rewards_fn.policies import NOISE, policies
@@ -58,7 +58,7 @@ def test_metrics_and_the_aggregate_take_the_range_of_the_spec():
         for task in ("sc", "pq")
     ]
     completions = [verdict(20, 20), verdict(5, 10)]
-    rewards = load_rewards(list(RULES), TEN)
+    rewards = load_rewards(["box_iou", "score_agreement", "format"], TEN)
     scored = score_rows(rows[1:] * 2, completions, rewards, [1.0] * 3, SPEC)
     assert [row["scores"] for row in scored] == [None, (5.0, 10.0)]
     assert [row["score_agreement"] for row in scored] == [0.0, 0.75]
