@@ -19,7 +19,7 @@ def frac_reward_zero_std(
     are left out of its share; a reward that applies to none is left out of the result.
     """
     grouped = rewards.view(-1, group_size, rewards.shape[1])
-    columns = {name: grouped[:, :, place] for place, name in enumerate(names)}
+    columns = {name: grouped[:, :, index] for index, name in enumerate(names)}
     unscorable = torch.isnan(grouped).all(dim=2)
     weighted = (grouped * weights).nansum(dim=2)
     columns["weighted_sum"] = torch.where(unscorable, torch.nan, weighted)

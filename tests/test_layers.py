@@ -16,9 +16,9 @@ def imported(file):
 
 
 def test_imports_point_one_way():
-    for place, folder in enumerate(ORDER):
+    for index, folder in enumerate(ORDER):
         for file in (ROOT / folder).rglob("*.py"):
-            upward = set(imported(file)) & set(ORDER[place + 1 :])
+            upward = set(imported(file)) & set(ORDER[index + 1 :])
             assert not upward, f"{file.relative_to(ROOT)} imports {upward}"
 
 

@@ -36,6 +36,7 @@ BANNED = {
     "told": "predicted, or the noun",
     "unasked": "the noun",
     "who": "owner, model or user",
+    "whole": "complete, full, all, or the noun",
 }
 # Parts of a name (`read_picture`, `PICTURES`, `ReadPicture`) -> the one word for it.
 BANNED_PARTS = {

@@ -81,5 +81,5 @@ def generate_batch(
     lengths = torch.where(ended, is_end.int().argmax(dim=1) + 1, new.shape[1])  # argmax: the first of several
     texts = processor.batch_decode(new, skip_special_tokens=True)
     columns = zip(texts, ended.tolist(), inputs["attention_mask"].sum(1).tolist(), lengths.tolist(), strict=True)
-    responses = [Response(text, not whole, None, prompt, length) for text, whole, prompt, length in columns]
+    responses = [Response(text, not ended, None, prompt, length) for text, ended, prompt, length in columns]
     return Generated(dict(inputs), new, out.past_key_values, responses)

@@ -145,13 +145,13 @@ def trainer_that_saves(tensors, tied=False):
 def test_weights_that_were_not_gathered_are_refused(tmp_path):
     from pipeline.model import save_trained
 
-    whole = {"weight": (5, 3), "bias": (5,)}
-    folder = save_trained(trainer_that_saves(whole), tmp_path / "a", SPEC)
+    shapes = {"weight": (5, 3), "bias": (5,)}
+    folder = save_trained(trainer_that_saves(shapes), tmp_path / "a", SPEC)
     assert folder == tmp_path / "a" / "weights" and (folder / "verdict.json").exists()
     with pytest.raises(UserError, match="15 parameters were saved of 20: the engine must gather"):
-        save_trained(trainer_that_saves({"weight": whole["weight"]}), tmp_path / "b", SPEC)
+        save_trained(trainer_that_saves({"weight": shapes["weight"]}), tmp_path / "b", SPEC)
     with pytest.raises(UserError, match="bias is empty"):
-        save_trained(trainer_that_saves({**whole, "bias": (0,)}), tmp_path / "c", SPEC)
+        save_trained(trainer_that_saves({**shapes, "bias": (0,)}), tmp_path / "c", SPEC)
 
 
 def test_an_output_layer_that_is_tied_to_the_embeddings_counts_once(tmp_path):

@@ -23,7 +23,7 @@ def environment(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("variables", "gpus", "use_cpu", "said"),
+    ("variables", "gpus", "use_cpu", "message"),
     [
         ({"LOCAL_WORLD_SIZE": "8"}, 4, False, "8 processes on a node with 4 GPUs: set num_processes to 4"),
         ({}, 8, False, "one process, but 8 GPUs"),
@@ -31,13 +31,13 @@ def environment(monkeypatch):
         ({"NCCL_SOCKET_IFNAME": "nowhere0"}, 1, False, "NCCL_SOCKET_IFNAME=nowhere0, but its interfaces are .*lo"),
     ],
 )
-def test_a_wrong_launch_is_one_line(environment, variables, gpus, use_cpu, said):
+def test_a_wrong_launch_is_one_line(environment, variables, gpus, use_cpu, message):
     from pipeline.distributed import check_processes
 
     for name, value in variables.items():
         environment.setenv(name, value)
     environment.setattr(CUDA, lambda: gpus)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         check_processes(SimpleNamespace(use_cpu=use_cpu))
 
 
@@ -97,9 +97,9 @@ def test_parameters_are_counted_where_they_are_divided():
 
     from pipeline.distributed import num_elements, num_parameters
 
-    whole = torch.nn.Linear(3, 5)
-    whole.bias.requires_grad_(False)
-    assert num_parameters(whole) == 20 and num_parameters(whole, trained=True) == 15
+    linear = torch.nn.Linear(3, 5)
+    linear.bias.requires_grad_(False)
+    assert num_parameters(linear) == 20 and num_parameters(linear, trained=True) == 15
     divided = torch.nn.Parameter(torch.empty(0))
     divided.ds_numel = 12
     assert num_elements(divided) == 12

@@ -1,4 +1,4 @@
-"""Four-bit weights on a CPU: what is quantized, one step of LoRA through the real stage, merged into the unquantised base."""
+"""Four-bit weights on a CPU: what is quantized, one step of LoRA through the real stage, merged into the unquantized base."""
 
 import json
 
@@ -20,7 +20,7 @@ def quantized():
     return load_model(str(BASE), "float32", None, quantization(ModelConfig(**QLORA, dtype="float32")))
 
 
-def test_exactly_the_language_models_layers_are_quantised(quantized):
+def test_exactly_the_language_models_layers_are_quantized(quantized):
     import torch
     from bitsandbytes.nn import Linear4bit
     from safetensors.torch import load_file
@@ -39,11 +39,11 @@ def test_parameters_are_counted_as_if_unpacked(quantized):
     from pipeline.distributed import num_parameters
     from spatial_edit_reward.inference.model import load_model
 
-    whole = load_model(str(BASE), "float32", None)
-    assert num_parameters(quantized) == num_parameters(whole) == whole.num_parameters()
+    plain = load_model(str(BASE), "float32", None)
+    assert num_parameters(quantized) == num_parameters(plain) == plain.num_parameters()
 
 
-def test_a_quantised_checkpoint_is_no_base_to_merge_into(quantized, tmp_path):
+def test_a_quantized_checkpoint_is_no_base_to_merge_into(quantized, tmp_path):
     from export.merge import adapted
 
     quantized.save_pretrained(tmp_path)
@@ -62,7 +62,7 @@ def test_without_bitsandbytes_the_extra_is_named(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_step_on_four_bit_weights_ends_in_the_unquantised_base_with_the_adapter(tmp_path, small_data):
+def test_a_step_on_four_bit_weights_ends_in_the_unquantized_base_with_the_adapter(tmp_path, small_data):
     import torch
     from safetensors.torch import load_file
 
@@ -70,7 +70,7 @@ def test_a_step_on_four_bit_weights_ends_in_the_unquantised_base_with_the_adapte
     changes |= {"max_steps": 1, "report_to": "none", "eval_strategy": "no", "logging_steps": 1, "warmup_steps": 0}
     done = run_stage("sft", "--config", write_recipe(tmp_path / "sft.yaml", "sft", **changes, **QLORA))
     assert done.returncode == 0, done.stderr[-3000:]
-    merged, before = (load_file(place / "model.safetensors") for place in (tmp_path / "sft" / "merged", BASE))
+    merged, before = (load_file(folder / "model.safetensors") for folder in (tmp_path / "sft" / "merged", BASE))
     assert {name: t.shape for name, t in merged.items()} == {name: t.shape for name, t in before.items()}
     changed = [name for name in before if not torch.equal(merged[name], before[name])]
     assert changed and all(".language_model.layers." in name for name in changed)

@@ -1,4 +1,4 @@
-"""Recipes: what is merged, and how a wrong key or value is said before anything runs."""
+"""Recipes: what is merged, and how a wrong key or value is refused before anything runs."""
 
 import dataclasses
 import sys
@@ -54,9 +54,13 @@ def test_extends_goes_through_every_layer_and_names_a_circle_or_a_missing_file(t
     file = write(tmp_path / "a.yaml", {"extends": "b.yaml", "z": 3})
     assert read_yaml(file) == {"x": 1, "y": 2, "z": 3}
     write(tmp_path / "c.yaml", {"extends": "a.yaml"})
-    for parent, said in (("b.yaml", "a circle"), ("gone.yaml", "gone.yaml is not there"), (["b.yaml"], "not one path")):
+    for parent, message in (
+        ("b.yaml", "a circle"),
+        ("gone.yaml", "gone.yaml is not there"),
+        (["b.yaml"], "not one path"),
+    ):
         write(file, {"extends": parent})
-        with pytest.raises(UserError, match=said) as error:
+        with pytest.raises(UserError, match=message) as error:
             read_yaml(file)
         assert str(tmp_path) in str(error.value)
 
@@ -89,7 +93,7 @@ class Options:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ({"rat": 1}, "unknown key 'rat'; did you mean rate"),
         ({"rate": "fast"}, "rate: 'fast'"),
@@ -101,11 +105,11 @@ class Options:
         ({"size": "l"}, "size: 'l' is not one of s, m"),
     ],
 )
-def test_wrong_keys_and_values_name_the_file(tmp_path, content, said):
+def test_wrong_keys_and_values_name_the_file(tmp_path, content, message):
     file = write(tmp_path / "recipe.yaml", content)
     with pytest.raises(UserError) as error:
         check_values(file, read_yaml(file), [Options])
-    assert str(file) in str(error.value) and said in str(error.value)
+    assert str(file) in str(error.value) and message in str(error.value)
 
 
 def test_values_become_what_their_field_is():
@@ -114,7 +118,7 @@ def test_values_become_what_their_field_is():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"lr_scheduler_type": "cosin"}, "lr_scheduler_type: 'cosin' is not one of .* did you mean cosine"),
         ({"optim": "adamw"}, "optim: 'adamw' is not one of"),
@@ -126,8 +130,8 @@ def test_values_become_what_their_field_is():
         ({"gradient_checkpointing": "sometimes"}, "gradient_checkpointing: 'sometimes'"),
     ],
 )
-def test_misspelt_choices_of_the_installed_libraries_are_named(options, said, types):
-    with pytest.raises(UserError, match=rf"grpo\.yaml: .*{said}"):
+def test_misspelt_choices_of_the_installed_libraries_are_named(options, message, types):
+    with pytest.raises(UserError, match=rf"grpo\.yaml: .*{message}"):
         check_values(Path("grpo.yaml"), options, types["grpo"])
 
 
@@ -146,7 +150,7 @@ def test_the_listed_choices_are_those_of_the_installed_trainer(types):
 def test_overrides_are_checked_like_the_file(tmp_path, types):
     file = write(tmp_path / "grpo.yaml", {"data_dir": "x", "reward_funcs": ["format"], "use_cpu": True, "bf16": False})
     arguments = ["--config", str(file), "--output_dir", str(tmp_path)]
-    for override, said in (
+    for override, message in (
         (["--loss_type", "dapoo"], "--loss_type: 'dapoo' .* did you mean dapo"),
         (["--optim", "adam"], "optim"),
         (["--seed", "x"], "seed.*'x'"),
@@ -155,7 +159,7 @@ def test_overrides_are_checked_like_the_file(tmp_path, types):
             "--loss_type: 'x'",
         ),  # a list without listed values passes
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             parse_stage(types["grpo"], arguments + override)
 
 
@@ -251,13 +255,13 @@ def test_names_of_options_are_checked_without_trl(tmp_path, stage):
         stage, file, "--data_dir", "y", "--seed=3", "--use-peft", "--no_bf16", "--per_device_train_b", "4"
     )
     assert options["data_dir"] == "y" and options["seed"] == "3" and options["use_peft"] == "true"
-    for wrong, said in (
+    for wrong, message in (
         ({"lerning_rate": 1}, "'lerning_rate'; did you mean learning_rate"),
         ({"reward_func": []}, "'reward_func'"),
     ):
         write(tmp_path / "below.yaml", wrong)
         file = write(tmp_path / f"{stage}.yaml", {"extends": "below.yaml"})
-        with pytest.raises(UserError, match=rf"below\.yaml: unknown key {said}"):
+        with pytest.raises(UserError, match=rf"below\.yaml: unknown key {message}"):
             stage_options(stage, file)
     file = write(tmp_path / f"{stage}.yaml", {})
     with pytest.raises(UserError, match="unknown key '--lerning_rate'; did you mean learning_rate"):

@@ -91,7 +91,7 @@ def test_a_wrong_data_recipe_is_refused_by_the_command(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("stage", "changes", "said"),
+    ("stage", "changes", "message"),
     [
         ("sft", {"learning_rat": 1.0}, ["sft.yaml", "'learning_rat'", "learning_rate"]),
         ("sft", {"learning_rate": "quick"}, ["sft.yaml", "learning_rate", "'quick'"]),
@@ -112,9 +112,9 @@ def test_a_wrong_data_recipe_is_refused_by_the_command(tmp_path):
         ("data", {"prompts": ..., "prompt_from": "nobody"}, ["data.yaml: prompt_from", "'nobody'"]),
     ],
 )
-def test_wrong_recipes_are_refused_at_the_start(tmp_path, run, inputs, stage, changes, said):
+def test_wrong_recipes_are_refused_at_the_start(tmp_path, run, inputs, stage, changes, message):
     recipe = write_recipe(tmp_path / f"{stage}.yaml", stage, **{**inputs[stage], **changes})
-    one_error(run(stage, "--config", recipe), *said)
+    one_error(run(stage, "--config", recipe), *message)
     assert not (tmp_path / "out").exists()
 
 

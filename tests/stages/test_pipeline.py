@@ -116,9 +116,9 @@ def test_grpo_logs_rewards_groups_lengths_and_samples(run):
 
 def test_every_checkpoint_holds_the_spec(run):
     folder = run[0]
-    places = [folder / "data", folder / "sft" / "merged", folder / "merge", *folder.glob("*/checkpoint-*")]
-    assert len(places) >= 5
-    assert len({(place / "verdict.json").read_text() for place in places}) == 1
+    folders = [folder / "data", folder / "sft" / "merged", folder / "merge", *folder.glob("*/checkpoint-*")]
+    assert len(folders) >= 5
+    assert len({(path / "verdict.json").read_text() for path in folders}) == 1
 
 
 def test_grpo_refuses_a_checkpoint_without_a_spec(run, tmp_path):

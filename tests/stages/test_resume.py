@@ -66,10 +66,10 @@ def check_stage(stage, changes, folder, expected_in_output):
     """Runs `stage` whole, then killed, its newest checkpoint truncated, and resumed; compares the adapters."""
     recipes = {
         name: write_recipe(folder / f"{name}.yaml", stage, **changes, output_dir=str(folder / name))
-        for name in ("whole", "killed")
+        for name in ("undisturbed", "killed")
     }
-    whole = run_stage(stage, "--config", recipes["whole"])
-    assert whole.returncode == 0, whole.stderr[-3000:]
+    undisturbed = run_stage(stage, "--config", recipes["undisturbed"])
+    assert undisturbed.returncode == 0, undisturbed.stderr[-3000:]
     command = [sys.executable, "-m", stage, "--config", str(recipes["killed"])]
     first = folder / "killed" / "checkpoint-2"
     assert stopped_after(command, first, signal.SIGKILL)[0] == -signal.SIGKILL
@@ -85,7 +85,7 @@ def check_stage(stage, changes, folder, expected_in_output):
     resumed = run_stage(stage, "--config", recipes["killed"])
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert "going on from" in resumed.stdout
-    weights = adapter(folder / "whole")
+    weights = adapter(folder / "undisturbed")
     assert any(tensor.abs().sum() > 0 for name, tensor in weights.items() if "lora_B" in name)
     assert same_weights(weights, adapter(folder / "killed"))
     for name in expected_in_output:

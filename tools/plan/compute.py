@@ -168,19 +168,19 @@ def grpo_step(
     keys and values kept, a completion takes the operations of one pass over it. Sampled by vLLM, the policy scores the
     completions once more (importance correction); with beta, the reference does.
     """
-    whole = add(operations_by_part(model, load, bool(options["gradient_checkpointing"])).values())
-    learn = whole.training * options["num_iterations"]
+    total = add(operations_by_part(model, load, bool(options["gradient_checkpointing"])).values())
+    learn = total.training * options["num_iterations"]
     passes = bool(options["beta"]) + bool(options["use_vllm"] and options["vllm_importance_sampling_correction"])
-    score = passes * whole.forward
-    flops = learn + score + whole.forward
+    score = passes * total.forward
+    flops = learn + score + total.forward
     if not speed:
         return StepTime(flops, {})
     prompts = replace(load, tokens=load.tokens - round(rows.answer), scored=load.sequences)
     read = add(operations_by_part(model, prompts, False).values()).forward
-    once = options["per_device_train_batch_size"] * options["steps_per_generation"]
-    bytes_read = sum(weight_bytes(model, options)) + cache_bytes(model, round(once * load.tokens))
+    batch = options["per_device_train_batch_size"] * options["steps_per_generation"]
+    bytes_read = sum(weight_bytes(model, options)) + cache_bytes(model, round(batch * load.tokens))
     a_token = max(bytes_read / (BANDWIDTH_SHARE * card.bandwidth), 0 if options["use_vllm"] else LAUNCH_SECONDS)
     # Without vLLM a batch runs until its longest completion has ended.
     until = TAIL * rows.answer if options["use_vllm"] else rows.longest_answer
-    sampling = load.sequences / gpus / once * until * a_token + read / gpus / speed
+    sampling = load.sequences / gpus / batch * until * a_token + read / gpus / speed
     return StepTime(flops, {"sampling": sampling, "scoring": score / gpus / speed, "training": learn / gpus / speed})

@@ -153,10 +153,10 @@ def on_gpu(card: Card) -> dict[str, int]:
 def plan_sampling(setting: Setting, planned: Planned) -> None:
     """Adds to `planned` the memory of a rollout, and how many completions vLLM has room for."""
     stage, card, options = setting.stage, setting.card, setting.stage.options
-    once = options["per_device_train_batch_size"] * options["steps_per_generation"]
+    batch = options["per_device_train_batch_size"] * options["steps_per_generation"]
     longest = setting.rows.longest_prompt + setting.spec.max_new_tokens
-    sampling = rollout_bytes(setting.model, options, setting.engine, setting.gpus, card, once, longest) | on_gpu(card)
-    planned.memory.append((f"memory of one GPU while it samples {once} completions", sampling, None))
+    sampling = rollout_bytes(setting.model, options, setting.engine, setting.gpus, card, batch, longest) | on_gpu(card)
+    planned.memory.append((f"memory of one GPU while it samples {batch} completions", sampling, None))
     if sum(sampling.values()) > card.memory:
         change = "per_device_train_batch_size or steps_per_generation: lower"
         if options["use_vllm"]:

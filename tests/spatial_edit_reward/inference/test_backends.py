@@ -285,9 +285,9 @@ def test_a_completion_that_was_cut_off_is_marked_and_a_refusal_is_empty(endpoint
     def answer(number, body):
         cut = "Cut." in body["messages"][0]["content"][-1]["text"]
         reason = b'"message": {"content": "half of", "role": "assistant"}, "finish_reason": "length"'
-        whole = chat(None)[2]
-        start = whole.index(b'"message"')
-        return 200, {}, whole[:start] + reason + b"}]}" if cut else whole
+        refusal = chat(None)[2]
+        start = refusal.index(b'"message"')
+        return 200, {}, refusal[:start] + reason + b"}]}" if cut else refusal
 
     endpoint.answer = answer
     responses = remote([make_request("a", "Cut."), make_request("b", "Refuse.")])

@@ -72,16 +72,16 @@ def test_what_a_step_of_stage_2_is_made_of():
     spec = Spec(pixels={"min": 4096, "max": 262144, "multiple": 32}, max_new_tokens=1024)
     rows, card = from_spec(spec, 1000, 300, 16), find_card("h100-80gb")
     load = mean_workload(rows, 128)
-    whole = add(operations_by_part(model, load, True).values())
+    total = add(operations_by_part(model, load, True).values())
 
     def step(card=card, **changes):
         return grpo_step(model, {**options, **changes}, rows, load, 8, card, 1e14)
 
     # Training, and a completion sampled token by token, which takes what a pass over it takes.
     plain = step()
-    assert plain.flops == pytest.approx(whole.training + whole.forward)
+    assert plain.flops == pytest.approx(total.training + total.forward)
     assert plain.seconds["scoring"] == 0
-    assert plain.seconds["training"] == pytest.approx(whole.training / 8 / 1e14)
+    assert plain.seconds["training"] == pytest.approx(total.training / 8 / 1e14)
     # The reference and the correction of vLLM's probabilities take a pass over every completion each.
     for passes, changes in (
         (1, {"beta": 0.02}),
@@ -89,8 +89,8 @@ def test_what_a_step_of_stage_2_is_made_of():
         (2, {"beta": 0.02, "vllm_importance_sampling_correction": True}),
     ):
         more = step(**changes)
-        assert more.flops - plain.flops == pytest.approx(passes * whole.forward)
-        assert more.seconds["scoring"] == pytest.approx(passes * whole.forward / 8 / 1e14)
+        assert more.flops - plain.flops == pytest.approx(passes * total.forward)
+        assert more.seconds["scoring"] == pytest.approx(passes * total.forward / 8 / 1e14)
         assert more.seconds["sampling"] == plain.seconds["sampling"]
     # A rollout ends with its last completions, after half as many tokens again as the mean of 300; each token of the 16 that
     # run together reads every weight, key and value once.
