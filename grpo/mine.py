@@ -67,26 +67,29 @@ def row_keys(rows: Dataset) -> list[str]:
     return keys
 
 
-def write_samples(config: MineConfig, model: Path, rows: Dataset, keys: list[str], spec: Spec, file: Path) -> None:
-    """Writes the samples that `file` lacks; several processes share the work. Raises UserError where some stay missing."""
-    indices = {key: index for index, key in enumerate(keys)}
+def write_samples(
+    config: MineConfig, model: Path, weights: str, rows: Dataset, keys: list[str], spec: Spec, folder: Path
+) -> Path:
+    """The file in `folder` with the samples of `model`, whose hash is `weights`; those that it lacks are generated.
 
-    @lru_cache(maxsize=1)
-    def row_at(index: int) -> dict[str, Any]:
-        return rows[index]  # decodes its images, once for all samples
+    Several processes share the work. Raises UserError where samples stay missing.
+    """
+    indices = {key: index for index, key in enumerate(keys)}
+    row_at = lru_cache(maxsize=1)(rows.__getitem__)  # its images are decoded once for all samples
 
     def make_request(name: Name) -> Request:
         row = row_at(indices[name[0]])
         return Request(name[0], row["task"], row["instruction"], row["images"], name[1])
 
     how = config.model_dump(include={"backend", "temperature", "top_p", "seed"})
-    create(file, {"model": str(model), **how, "spec": spec.model_dump(mode="json")})
+    file = folder / f"{weights}-{'-'.join(map(str, how.values()))}.jsonl"
+    create(file, {"model": weights, **how, "spec": spec.model_dump(mode="json")})
     backend = open_backend(model=str(model), spec=spec, batch_size=config.batch_size, samples=config.samples, **how)
     names = [(key, sample) for key in indices for sample in range(config.samples)]
     generate_missing(file, names, make_request, backend, config.batch_size, "samples")
-    missing = set(names) - set(read_responses(file))
-    if missing:
+    if missing := set(names) - set(read_responses(file)):
         raise UserError(f"{file}: {len(missing)} of {len(names)} samples missing: run the same command to ask again")
+    return file
 
 
 def select_rows(
@@ -122,7 +125,7 @@ def mine(config: MineConfig, overwrite: bool) -> None:
     model = require(config.run_dir / "sft" / "merged", "sft")
     rows_file = require(config.run_dir / "data" / "rl.parquet", "data")
     spec = load_spec(model)
-    selected = read_rewards(config.rewards_from, score_range=spec.score_range)
+    selected, weights = read_rewards(config.rewards_from, score_range=spec.score_range), hash_model(str(model))
 
     import torch
     from accelerate import PartialState
@@ -138,7 +141,7 @@ def mine(config: MineConfig, overwrite: bool) -> None:
             "recipe": config.model_dump(mode="json", exclude={"batch_size", "run_dir"}),
             "rewards": [read_yaml(config.rewards_from).get("reward_funcs"), selected.weights],
             "rows": hash_files(rows_file),
-            "model": hash_model(str(model)),
+            "model": weights,
         }
 
     made = ["rl.parquet", FILE_NAME]
@@ -148,9 +151,7 @@ def mine(config: MineConfig, overwrite: bool) -> None:
         if output is not None:
             rows = load_rows(rows_file, spec)
             keys = row_keys(rows)
-            how = f"{config.backend}-t{config.temperature:g}-p{config.top_p:g}-seed{config.seed}"
-            file = output / "samples" / f"{hash_model(str(model))}-{how}.jsonl"
-            write_samples(config, model, rows, keys, spec, file)
+            file = write_samples(config, model, weights, rows, keys, spec, output / "samples")
         destroy_process_group()
         if output is not None and state.is_main_process:
             select_rows(config, model, rows, keys, file, selected, output)
