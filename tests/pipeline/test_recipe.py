@@ -271,8 +271,8 @@ def test_names_of_options_are_checked_without_trl(tmp_path, stage):
 
 
 def test_a_misspelt_key_is_refused_in_two_seconds_without_torch_or_trl(tmp_path):
+    import resource
     import subprocess
-    import time
 
     file = write(tmp_path / "sft.yaml", {"lerning_rate": 1})
     code = """
@@ -284,14 +284,14 @@ try:
 finally:
     print(sorted({"torch", "transformers", "trl", "datasets"} & set(sys.modules)))
 """
-    seconds = []
-    for _ in range(3):  # other work on the machine may disturb one
-        begin = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(file)], cwd=ROOT, capture_output=True, text=True, env=quiet()
-        )
-        seconds.append(time.perf_counter() - begin)
-        assert done.returncode == 1 and done.stdout == "[]\n" and "did you mean learning_rate" in done.stderr
-        if seconds[-1] < 2:
-            break
-    assert min(seconds) < 2
+
+    def seconds():  # of the processor: the clock runs on while other tests have it
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before = seconds()
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(file)], cwd=ROOT, capture_output=True, text=True, env=quiet()
+    )
+    assert seconds() - before < 2
+    assert done.returncode == 1 and done.stdout == "[]\n" and "did you mean learning_rate" in done.stderr
