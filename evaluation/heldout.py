@@ -126,7 +126,7 @@ def write_responses(
 
 
 def header_rewards(responses: Responses) -> Selected:
-    """The rewards that the header names, for who has no recipe; else the rules, a weight of 1 each."""
+    """The rewards that the header names, for use without a recipe; else the rules, a weight of 1 each."""
     named = responses.header.get("rewards") or {"entries": list(RULES), "weights": [1.0] * len(RULES)}
     return select_rewards(named["entries"], named["weights"], score_range=responses.spec.score_range)
 

@@ -20,7 +20,6 @@ class EvalRecipe(BaseModel):
     backend: BackendName = Field("transformers", description="what generates the held-out verdicts")
     bootstrap_samples: int = Field(2000, gt=0, description="resamples of every 95 % interval")
     seed: int = Field(0, description="of the resamples, and of the order of a benchmark's candidates")
-    gallery_rows: int = Field(24, gt=0, description="failures on a page")
 
     def models(self) -> dict[str, tuple[str, Path | None]]:
         """Name -> (weights, adapter on them) of every model that is compared, in the order of training.

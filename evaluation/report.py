@@ -46,7 +46,7 @@ def table_lines(report: Mapping[str, Any], regions: Mapping[str, Mapping[str, An
 
 
 def cards_worst_first(
-    rows: Dataset, completions: Sequence[str], scored: Sequence[Mapping[str, Any]], count: int
+    rows: Dataset, completions: Sequence[str], scored: Sequence[Mapping[str, Any]], count: int = 24
 ) -> list[Card]:
     """The cards of the `count` rows with the lowest reward; rows to which no reward applies come last."""
     order = sorted(range(len(rows)), key=lambda i: (scored[i]["reward"] is None, scored[i]["reward"]))
@@ -114,7 +114,7 @@ def make_report(recipe: EvalRecipe) -> dict[str, Any]:
         subtitle=title,
         lines=lines,
         curves=curves_uri(recipe.run_dir),
-        shown=cards_worst_first(rows, completions["merged"], scored, recipe.gallery_rows),
+        shown=cards_worst_first(rows, completions["merged"], scored),
     )
     print_table(lines, title)
     print(f"the merged model and the one after GRPO write the same verdict on {same} of {len(plain)} rows")

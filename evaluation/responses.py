@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from evaluation.requests import Name
-from spatial_edit_reward import ParseFailure, Spec, parse, repair
+from spatial_edit_reward import ParseFailure, Spec, repair
 from spatial_edit_reward.checks import valid_scores
 from spatial_edit_reward.errors import UserError, one_line
 from spatial_edit_reward.inference.store import read_header, read_responses
+from spatial_edit_reward.parser import parse_or_none
 
 Line = Mapping[str, Any]
 Pair = tuple[float, float]
@@ -21,7 +22,7 @@ Pair = tuple[float, float]
 
 @dataclass(frozen=True)
 class Responses:
-    """`header`: who was asked about which rows; `lines`: the responses by key and sample."""
+    """`header`: which model was asked about which rows; `lines`: the responses by key and sample."""
 
     header: dict[str, Any]
     spec: Spec
@@ -67,7 +68,8 @@ def verdict_rates(responses: Responses) -> dict[str, Any]:
     """
     lines = list(responses.lines.values())
     unparsed = [readable_scores(line, responses.spec) is None for line in lines]
-    repaired = [not bad and not _is_strict(line) for line, bad in zip(lines, unparsed, strict=True)]
+    strict = [parse_or_none(line["text"], line["task"]) is not None for line in lines]
+    repaired = [not (bad or valid) for bad, valid in zip(unparsed, strict, strict=True)]
 
     def share(values: Sequence[bool]) -> float | None:
         return float(np.mean(values)) if values else None
@@ -80,14 +82,6 @@ def verdict_rates(responses: Responses) -> dict[str, Any]:
         "prompt_tokens": sum(line.get("prompt_tokens", 0) for line in lines),
         "completion_tokens": sum(line.get("completion_tokens", 0) for line in lines),
     }
-
-
-def _is_strict(line: Line) -> bool:
-    try:
-        parse(line["text"], line["task"])
-    except ParseFailure:
-        return False
-    return True
 
 
 def read_completions(file: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[bool]]:

@@ -87,4 +87,4 @@ def try_pair(model_name: str, source: Path, edited: Path, instruction: str, file
         scores = ", ".join(f"{name} {value}" for name, value in answer.named_scores.items())
         print(f"{answer.task}: {scores}{''.join(f'; {note}' for note in answer.notes)}")
         print(answer.completion.strip())
-    print(f"R {total}, {len(boxes)} regions drawn\n{file}")
+    print(f"R {total}; regions drawn: {len(boxes)}\n{file}")

@@ -16,7 +16,7 @@ from spatial_edit_reward.pages import drawable_boxes
 
 
 def wrong_rankings(
-    responses: Responses, plan: RequestPlan, aggregation: Aggregation, count: int
+    responses: Responses, plan: RequestPlan, aggregation: Aggregation, count: int = 24
 ) -> list[dict[str, Any]]:
     """The `count` samples with the smallest share of right pairs: images as data URIs, best candidate first, with scores."""
     wrong = []

@@ -161,7 +161,7 @@ def write_report(recipe: EvalRecipe) -> None:
             paper.setdefault(name, {})[bench] = value
     everything = {bench: [scores for _, scores in of] for bench, of in runs.items()}
     write_json(folder / "report.json", {"runs": everything, "published_rows": paper})
-    galleries = [
+    failures = [
         {"bench": bench, "model": model_name(scores), "cards": json.loads((run / "wrong.json").read_text())}
         for bench in BENCHMARKS
         for run, scores in runs.get(bench, [])
@@ -169,7 +169,7 @@ def write_report(recipe: EvalRecipe) -> None:
     ]
     page = folder / "report.html"
     shown = list(tables.items())
-    render_page("benchmarks.html.j2", page, title="Benchmarks", note=NOTE, tables=shown, galleries=galleries)
+    render_page("benchmarks.html.j2", page, title="Benchmarks", note=NOTE, tables=shown, failures=failures)
     for title, lines in shown[:2] if "Rankings, by part" not in tables else shown[:-1]:
         print_table(lines, title)
     print("\n".join(str(folder / name) for name in ("report.md", "report.json", "report.html")))

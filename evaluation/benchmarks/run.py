@@ -122,7 +122,7 @@ def run_one(
     print_figures(title, figures, config.partial)
     write_json(folder / "scores.json", about | figures)
     if bench != "heldout":
-        write_json(folder / "wrong.json", wrong_rankings(responses, plan, config.aggregation, recipe.gallery_rows))
+        write_json(folder / "wrong.json", wrong_rankings(responses, plan, config.aggregation))
     return not failures
 
 
