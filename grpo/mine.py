@@ -133,7 +133,7 @@ def mine(config: MineConfig, overwrite: bool) -> None:
     from data.rows import load_rows
     from pipeline.distributed import destroy_process_group, on_main_process
 
-    # Without being told, accelerate takes two processes on CPUs for two runs of one process each.
+    # By default accelerate takes two processes on CPUs for two runs of one process each.
     state = PartialState(cpu=not torch.cuda.is_available())
 
     def fingerprint() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pages of sampled completions with their pictures, written while stage 2 runs."""
+"""Pages of sampled completions with their images, written while stage 2 runs."""
 
 from __future__ import annotations
 

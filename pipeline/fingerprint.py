@@ -74,7 +74,7 @@ def is_up_to_date(folder: Path, fingerprint: Mapping[str, Any], rebuild: bool = 
     """True if `folder` holds the finished output of `fingerprint`; False if there is work to do or to go on with.
 
     Says so where an output of a finished stage is gone. Raises UserError where the folder holds work made from something else,
-    saying what changed; with `rebuild` that is said and made anew instead.
+    naming what changed; with `rebuild` that is printed, and the output made anew.
     """
     record = read_record(folder)
     if record is None:

@@ -94,7 +94,7 @@ async def judge(
         retries: of a request, after connection errors and the statuses 408, 409, 429 and 5xx, with growing pauses.
         cache: folder of one small file per request with a readable answer; None: no cache.
         extra_body: further fields of the request, such as `max_completion_tokens` or another `temperature` than 0.
-        score_range: (low, high) of a score, for all rows or one per row: what the judge is told.
+        score_range: (low, high) of a score, for all rows or one per row: part of the judge's prompt.
         log_metric: gets the shares of completions "judge/failed", "judge/unreadable" and "judge/cached".
 
     Returns:

@@ -1,6 +1,6 @@
 """MER-Bench (huggingface.co/datasets/SpatialReward/MER-Bench): two, three or four edits of an image, ranked by people.
 
-The official rule is the one of SpatialReward's evaluation (its repository at aa47b2e), faults included: candidates are stored
+The official rule is the one of SpatialReward's evaluation (its repository at aa47b2e), errors included: candidates are stored
 best first and sorted with a stable sort, so that a constant scorer is rewarded, and NDCG looks up the inverse of the ranking.
 """
 

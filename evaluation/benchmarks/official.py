@@ -1,7 +1,7 @@
-"""What the official evaluations have in common, faults included: scores out of a completion, the overall score, the order.
+"""What the official evaluations have in common, errors included: scores out of a completion, the overall score, the order.
 
 SpatialReward's evaluation (its repository at aa47b2e) scores MER-Bench, EditReward-Bench and MMRB2; the rule of each benchmark
-is in its own module, and `strict.py` has none of the faults.
+is in its own module, and `strict.py` has none of the errors.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Broken public rows made by hand, each with what must become of it: at least one for every kind of fault.
+"""Broken public rows made by hand, each with what must become of it: at least one for every kind of error.
 
 A case is (what is wrong, the row as SpatialReward-Train has it or a raw line, the kinds that fix it or the one that drops it).
 """
@@ -211,6 +211,6 @@ CASES = [
     drop("reasoning as a list", pq(reasoning=["clean"]), "reasoning_form"),
     drop("an empty reasoning", pq(reasoning=""), "reasoning_form"),
     # the row among the others
-    drop("a benchmark's picture", row(SC, images=("a.png", "known.png")), "benchmark_overlap"),
-    drop("a benchmark's picture as JPEG", row(SC, images=("a.png", "known.jpg")), "benchmark_overlap"),
+    drop("a benchmark's image", row(SC, images=("a.png", "known.png")), "benchmark_overlap"),
+    drop("a benchmark's image as JPEG", row(SC, images=("a.png", "known.jpg")), "benchmark_overlap"),
 ]

@@ -12,7 +12,7 @@ from tests.data.conftest import data_recipe, human_rows, noise, prepared, write_
 
 OWN_SC = "<image><image>Compare. The editor was told: {}\nGive success and over-editing, 0 to 25."
 OWN_PQ = "<image>Look closely. The editor was told: {}\nGive naturalness and artifacts, 0 to 25."
-# Instruction by edit: edits 0 and 1 are of one source picture.
+# Instruction by edit: edits 0 and 1 are of one source image.
 WORDS = [f"{verb} the {noun}." for verb in ("Remove", "Paint", "Move") for noun in ("cup", "old lamp", "dog")]
 
 
@@ -118,7 +118,7 @@ def test_what_stage_1_cannot_imitate_is_for_stage_2_alone(mixed):
     rows = rows_of(folder)
     assert all(its["reference"]["reasoning"] for its in rows["train"] + rows["validation"])
     assert not {"score", "human"} & {its["source"] for its in rows["train"] + rows["validation"]}
-    # Edits of a picture that trains go where it goes, and have no boxes to train on.
+    # Edits of an image that trains go where it goes, and have no boxes to train on.
     assert report["sources"]["score"]["dropped"].get("not_for_sft", 0) > 0
     human = [its for its in rows["rl"] if its["source"] == "human"]
     by_id = {its["id"]: its["reference"] for its in human}

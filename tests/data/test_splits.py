@@ -1,4 +1,4 @@
-"""Rows that share a picture or a group fall to one split; shares are met as nearly as whole components allow."""
+"""Rows that share an image or a group fall to one split; shares are met as nearly as whole components allow."""
 
 from collections import Counter
 
@@ -54,7 +54,7 @@ def test_shares_are_met(count, train, rl, seed):
 
 
 def test_the_first_rows_source_decides():
-    # rows 0 and 2 share a picture; row 0 comes from the source that goes to rl
+    # rows 0 and 2 share an image; row 0 comes from the source that goes to rl
     splits = assign(components([["A"], ["B"], ["A"]]), [0, 1, 1], [{"rl": 1}, {"train": 1}], 0)
     assert splits == ["rl", "train", "rl"]
 

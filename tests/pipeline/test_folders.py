@@ -262,7 +262,7 @@ def test_a_lock_is_let_go_of_after_an_error(tmp_path):
 def test_of_several_processes_the_main_one_holds_and_marks(tmp_path):
     folder = tmp_path / "sft"
     with stage_output(folder, lambda: {"a": 1}, on_main=lambda start: start()) as output:
-        # another process of the same run: it is told what the main one found, and neither waits nor marks
+        # another process of the same run: it gets the result of the main one, and neither waits nor marks
         with stage_output(folder, lambda: {"a": 1}, on_main=lambda start: {"a": 1}) as other:
             assert other == output
         assert not is_finished(folder)

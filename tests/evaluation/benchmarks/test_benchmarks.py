@@ -72,7 +72,7 @@ def test_a_scorer_that_is_right_a_constant_one_and_one_that_fails(drawn, tmp_pat
     assert flat["honest"]["tie_rate"] == 1 and flat["honest"]["coverage"] == 1
     assert headline(flat) == 0
     if bench == "merbench":
-        assert flat["published"]["avg_kendall_tau"] == flat["published"]["top1_accuracy"] == 1  # the official fault
+        assert flat["published"]["avg_kendall_tau"] == flat["published"]["top1_accuracy"] == 1  # the official error
     if bench == "tiger-editreward-bench":
         assert (
             flat["published"]["3pair"]["pairwise_accuracy"] == 0

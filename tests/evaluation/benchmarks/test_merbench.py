@@ -99,7 +99,7 @@ def test_a_rotated_ranking_of_three():
 
 
 def test_ndcg_looks_up_the_inverse_of_the_ranking():
-    # [1, 2, 0] and its inverse [2, 0, 1] get each other's NDCG: the fault that official numbers depend on
+    # [1, 2, 0] and its inverse [2, 0, 1] get each other's NDCG: the error that official numbers depend on
     def right(pred):
         gains = [3 - index for index in pred]
         ideal = sum((3 - i) / math.log2(i + 2) for i in range(3))
