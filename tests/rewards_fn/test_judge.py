@@ -81,7 +81,7 @@ def test_the_judge_sees_the_images_the_boxes_the_instruction_and_the_verdict(end
     source, edited = images_in(body)
     assert source.size == edited.size == (300, 200)
     assert source.tobytes() == SOURCE.tobytes()
-    # the box is (30, 40) to (149, 139): outlined in its colour, its inside and everything far from it untouched
+    # the box is (30, 40) to (149, 139): outlined in its color, its inside and everything far from it untouched
     assert [edited.getpixel(at) for at in ((30, 90), (149, 90), (90, 40), (90, 139))] == [PINK] * 4
     assert {edited.getpixel(at) for at in ((90, 90), (200, 90), (90, 180))} == {EDITED.getpixel((0, 0))}
 

@@ -1,7 +1,7 @@
 """What a forward pass keeps for the backward pass: counted by running one block of each kind, not its numbers, only its shapes.
 
 The block runs under torch's FakeTensorMode, and every tensor that autograd saves is counted once by its storage. All blocks of
-a kind are alike, so one is enough; what lies outside them is the last normalisation and TRL's fused output layer.
+a kind are alike, so one is enough; what lies outside them is the last normalization and TRL's fused output layer.
 """
 
 from __future__ import annotations
