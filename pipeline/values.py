@@ -78,9 +78,11 @@ def field_names(module: str, name: str) -> set[str]:
 
 
 def unknown_key(file: Path, key: str, known: Iterable[str]) -> UserError:
-    """The error for a key that no field has, with the nearest known names."""
-    near = difflib.get_close_matches(key, list(known), n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    """The error for a key that no field has, with the nearest known names, or with all of them where they are few."""
+    names = list(known)
+    near = difflib.get_close_matches(key, names, n=3) or [name for name in names if key in name.split("_")]
+    known_names = f"; known: {', '.join(names)}" if len(names) <= 30 else ""
+    hint = f"; did you mean {' or '.join(near)}?" if near else known_names
     return UserError(f"{file}: unknown key {key!r}{hint}")
 
 

@@ -138,8 +138,9 @@ def test_a_score_range_that_cannot_be_is_refused(tmp_path, score_range):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"groups": GROUPS}, "unknown key 'groups'"),
-        ({"keep": {}}, "unknown key 'keep'"),
+        ({"groups": GROUPS}, "unknown key 'groups'; did you mean synthetic_groups?"),
+        ({"keep": {}}, "unknown key 'keep'; known: output_dir, seed, sources, synthetic_groups, subsample"),
+        ({"store": "png"}, "unknown key 'store'; known: "),
         ({"image_sise": 64}, "unknown key 'image_sise'; did you mean image_size"),
     ],
 )
