@@ -108,7 +108,7 @@ def better_word(name: str) -> str | None:
 
 
 def test_a_banned_name_is_seen_in_code_and_not_in_strings():
-    code = "def f(found, *, READ_COLOUR=1):\n    x.said = f'{place}'\n    return 'told', quantised_model, foundation, ReadPicture"
+    code = "def f(found, *, READ_COLOUR=1):\n    x.said = f'{place}'\n    return 'told', quantised_model, base, ReadPicture"
     wrong = [name for _, name in sorted(set(names(ast.parse(code)))) if better_word(name)]
     assert sorted(wrong) == ["READ_COLOUR", "ReadPicture", "found", "place", "quantised_model", "said"]
     assert better_word("quantised_model") == "quantized (for 'quantised')"
