@@ -80,7 +80,7 @@ def field_names(module: str, name: str) -> set[str]:
 def unknown_key(file: Path, key: str, known: Iterable[str]) -> UserError:
     """The error for a key that no field has, with the nearest known names, or with all of them where they are few."""
     names = list(known)
-    near = difflib.get_close_matches(key, names, n=3) or [name for name in names if key in name.split("_")]
+    near = [name for name in names if key in name.split("_")][:3] or difflib.get_close_matches(key, names, n=3)
     known_names = f"; known: {', '.join(names)}" if len(names) <= 30 else ""
     hint = f"; did you mean {' or '.join(near)}?" if near else known_names
     return UserError(f"{file}: unknown key {key!r}{hint}")

@@ -29,7 +29,7 @@ def write_images(folder: Path) -> Path:
         noise(seed).save(images / name)
     noise(2, (96, 96)).save(benchmark / "0.png")
     noise(2).save(images / "known.jpg", quality=80)
-    noise(3).save(images / "whole.jpg")
+    noise(3).save(images / "sound.jpg")
     noise(4).convert("CMYK").save(images / "cmyk.jpg")
     clear = noise(5).convert("RGBA")
     clear.putalpha(128)
@@ -40,9 +40,9 @@ def write_images(folder: Path) -> Path:
     exif[0x0112] = 6
     noise(8, (96, 64)).save(images / "turned.jpg", exif=exif)
     for name in ("cut.jpg", "cut.png"):
-        content = (images / {"cut.jpg": "whole.jpg", "cut.png": "a.png"}[name]).read_bytes()
+        content = (images / {"cut.jpg": "sound.jpg", "cut.png": "a.png"}[name]).read_bytes()
         (images / name).write_bytes(content[: len(content) // 2])
-    (images / "text.png").write_text("no picture")
+    (images / "text.png").write_text("no image")
     (images / "empty.png").write_bytes(b"")
     Image.new("1", (9000, 9000)).save(images / "huge.png")
     with (images / "heavy.png").open("wb") as heavy:

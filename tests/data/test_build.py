@@ -1,4 +1,4 @@
-"""A mix of sources through the whole stage: groups, splits, prompts, what is dropped between rows, and what it prints."""
+"""A mix of sources through the stage: groups, splits, prompts, what is dropped between rows, and what it prints."""
 
 import json
 from pathlib import Path

@@ -50,10 +50,10 @@ def test_an_array_that_breaks_off_is_named(tmp_path):
 
 
 def test_images_straight_from_tar_parts(tmp_path, images):
-    with tarfile.open(tmp_path / "whole.tar", "w") as archive:
+    with tarfile.open(tmp_path / "images.tar", "w") as archive:
         for name in ("a.png", "b.png"):
             archive.add(images / name, f"./images/{name}")
-    content = (tmp_path / "whole.tar").read_bytes()
+    content = (tmp_path / "images.tar").read_bytes()
     cut = len(content) // 3  # in the middle of an image
     parts = [tmp_path / f"images_part_a{letter}" for letter in "abc"]
     for number, part in enumerate(parts):
@@ -189,10 +189,10 @@ def test_parts_are_joined_without_a_gap(tmp_path):
 
 
 def test_a_tar_that_ends_between_two_images_is_no_complete_one(tmp_path, images):
-    with tarfile.open(tmp_path / "whole.tar", "w", format=tarfile.GNU_FORMAT) as archive:
+    with tarfile.open(tmp_path / "images.tar", "w", format=tarfile.GNU_FORMAT) as archive:
         for name in ("a.png", "b.png"):
             archive.add(images / name, name)
-    content = (tmp_path / "whole.tar").read_bytes()
+    content = (tmp_path / "images.tar").read_bytes()
     end = content.index(b"b.png")
     for name, cut in (
         ("between.tar", content[:end]),

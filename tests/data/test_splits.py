@@ -1,4 +1,4 @@
-"""Rows that share an image or a group fall to one split; shares are met as nearly as whole components allow."""
+"""Rows that share an image or a group fall to one split; shares are met as nearly as complete components allow."""
 
 from collections import Counter
 

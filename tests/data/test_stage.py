@@ -140,7 +140,7 @@ def test_a_score_range_that_cannot_be_is_refused(tmp_path, score_range):
     [
         ({"groups": GROUPS}, "unknown key 'groups'; did you mean synthetic_groups?"),
         ({"keep": {}}, "unknown key 'keep'; known: output_dir, seed, sources, synthetic_groups, subsample"),
-        ({"store": "png"}, "unknown key 'store'; known: "),
+        ({"size": 64}, "unknown key 'size'; did you mean image_size?"),
         ({"image_sise": 64}, "unknown key 'image_sise'; did you mean image_size"),
     ],
 )

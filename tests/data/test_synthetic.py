@@ -116,7 +116,7 @@ def test_images_of_a_folder_become_backgrounds(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("a.png", "b.jpg"):
         Image.fromarray(rng.integers(0, 255, (90, 120, 3), dtype=np.uint8)).save(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     rows = group_rows(0, 0, 96, background_files(tmp_path))
     assert rows[0]["images"][0].size == (96, 72)
     assert [row_error(row, SPEC) for row in rows] == [None] * len(rows)
