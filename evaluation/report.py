@@ -80,25 +80,16 @@ def make_report(recipe: EvalRecipe) -> dict[str, Any]:
     counts: dict[str, dict[str, int]] = {}
     regions: dict[str, dict[str, float | None]] = {}
     for name in recipe.models():
-        completions[name], truncated = read_completions(recipe.run_dir / "eval" / f"{name}.jsonl", plain)
-        scored = score_rows(plain, completions[name], rewards.rewards, rewards.weights, spec, rows["images"])
-        sums[name] = group_sums(plain, scored, truncated, spec)
+        texts, truncated = read_completions(recipe.run_dir / "eval" / f"{name}.jsonl", plain)
+        scored = score_rows(plain, texts, rewards.rewards, rewards.weights, spec, rows["images"])
+        completions[name], sums[name] = texts, group_sums(plain, scored, truncated, spec)
         counts[name] = {"valid_verdicts": sum(values["format"] == 1.0 for values in scored)}
-        regions[name] = empty_regions(
-            [(row, {"text": text}) for row, text in zip(plain, completions[name], strict=True)]
-        )
-
-    def figures(of: Mapping[str, GroupSums], minus: Mapping[str, GroupSums] | None = None) -> Figures:
-        return {
-            metric: interval(of[metric], recipe.bootstrap_samples, recipe.seed, minus[metric] if minus else None)
-            for metric in of
-        }
-
+        regions[name] = empty_regions([(row, {"text": text}) for row, text in zip(plain, texts, strict=True)])
     same = sum(a == b for a, b in zip(completions["merged"], completions["grpo"], strict=True))
     report = {
         "rows": {task: sum(row["task"] == task for row in plain) for task in ("sc", "pq")},
-        "models": {name: figures(of) for name, of in sums.items()},
-        "differences": {f"{new}-{old}": figures(sums[new], sums[old]) for new, old in DIFFERENCES},
+        "models": {name: intervals(recipe, of) for name, of in sums.items()},
+        "differences": {f"{new}-{old}": intervals(recipe, sums[new], sums[old]) for new, old in DIFFERENCES},
         "counts": counts,
         "merged_equals_grpo": {"same": same, "rows": len(plain)},
     }
@@ -107,16 +98,16 @@ def make_report(recipe: EvalRecipe) -> dict[str, Any]:
     write_json(folder / "heldout.json", report)
     lines = table_lines(report, regions)
     title = f"held out: {report['rows']['sc']} sc and {report['rows']['pq']} pq rows, mean [95 % interval]"
-    render_page(
-        "report.html.j2",
-        folder / "report.html",
-        title="Held-out report",
-        subtitle=title,
-        lines=lines,
-        curves=curves_uri(recipe.run_dir),
-        shown=cards_worst_first(rows, completions["merged"], scored),
-    )
+    content = {"title": "Held-out report", "subtitle": title, "lines": lines, "curves": curves_uri(recipe.run_dir)}
+    cards = cards_worst_first(rows, completions["merged"], scored)  # the last model's
+    render_page("report.html.j2", folder / "report.html", **content, shown=cards)
     print_table(lines, title)
     print(f"the merged model and the one after GRPO write the same verdict on {same} of {len(plain)} rows")
     print(f"{folder / 'heldout.json'}\n{folder / 'report.html'}")
     return report
+
+
+def intervals(recipe: EvalRecipe, of: Mapping[str, GroupSums], minus: Mapping[str, GroupSums] | None = None) -> Figures:
+    """The interval of every metric `of` a model, or of its difference to the model `minus`."""
+    samples, seed = recipe.bootstrap_samples, recipe.seed
+    return {metric: interval(sums, samples, seed, minus[metric] if minus else None) for metric, sums in of.items()}
