@@ -162,7 +162,11 @@ def write_report(recipe: EvalRecipe) -> None:
     everything = {bench: [scores for _, scores in of] for bench, of in runs.items()}
     write_json(folder / "report.json", {"runs": everything, "published_rows": paper})
     failures = [
-        {"bench": bench, "model": model_name(scores), "cards": json.loads((run / "wrong.json").read_text())}
+        {
+            "bench": load_benchmark(bench).TITLE,
+            "model": model_name(scores),
+            "cards": json.loads((run / "wrong.json").read_text()),
+        }
         for bench in BENCHMARKS
         for run, scores in runs.get(bench, [])
         if (run / "wrong.json").exists()

@@ -33,7 +33,7 @@ from spatial_edit_reward import Spec
 from spatial_edit_reward.files import write_json
 from spatial_edit_reward.inference.backends import Endpoint, load_model_spec, open_backend
 from spatial_edit_reward.inference.request import Backend
-from spatial_edit_reward.inference.store import create, generate_missing, read_header
+from spatial_edit_reward.inference.store import create, generate_missing, header_or_none
 
 FILE_NAME = "verdicts.jsonl"
 SHOWN = 20
@@ -89,8 +89,10 @@ def eval_file(recipe: EvalRecipe, header: Mapping[str, Any]) -> Path | None:
     if header["blind"] or header["expected_score"] or header["extra_body"]:
         return None
     same = {name: header[name] for name in ("model", "weights", "backend", "samples", "temperature", "spec", "rows")}
-    files = sorted((recipe.run_dir / "eval").glob("*.jsonl"))
-    return next((file for file in files if read_header(file).items() >= {**same, "adapter": None}.items()), None)
+    for file in sorted((recipe.run_dir / "eval").glob("*.jsonl")):
+        if (header_or_none(file) or {}).items() >= {**same, "adapter": None}.items():
+            return file
+    return None
 
 
 def run_one(

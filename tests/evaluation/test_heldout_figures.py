@@ -94,6 +94,7 @@ def test_a_stage_2_without_lora_goes_through_evaluation(run_dir):
     assert report["merged_equals_grpo"]["same"] == report["merged_equals_grpo"]["rows"] > 0
 
     # a benchmark run on the held-out rows takes what is there, and asks for the blind row alone
+    (run_dir / "eval" / "a.jsonl").write_text('{"id": "of an older format"}\n')
     run_benchmarks(recipe, BenchmarkConfig(bench="heldout", config="eval.yaml", model=str(run_dir / "merge")))
     seen, blind = sorted((run_dir / "benchmarks" / "heldout").iterdir(), key=lambda folder: folder.suffix == ".blind")
     assert not (seen / "verdicts.jsonl").exists() and (blind / "verdicts.jsonl").exists()
