@@ -1,4 +1,4 @@
-"""A recipe may keep only a share of a split's failed edits and `pq` rows; the other splits, and its other rows, stay as they are."""
+"""A recipe may keep a share of a split's failed edits and `pq` rows; other splits and other rows stay as they are."""
 
 from collections import Counter
 
