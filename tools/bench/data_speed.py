@@ -1,12 +1,12 @@
-"""Is the data stage as fast as its pictures? Rows a second beside PIL alone in the same pool, and peak memory by row count.
+"""How fast is the data stage? Rows a second, compared with PIL alone in the same pool; and peak memory by row count.
 
     python -m tools.bench.data_speed                     # 300 pairs of 1024 x 1024 and 300 of 512 x 512 JPEGs
     python -m tools.bench.data_speed --memory 1000 20000 # the peak memory of the stage on so many rows of 512 x 512
 
-The stage reads, validates, resizes, hashes and writes; PIL alone decodes, resizes, hashes and encodes the same pictures in the
+The stage reads, validates, resizes, hashes and writes; PIL alone decodes, resizes, hashes and encodes the same images in the
 same number of processes and the same codec. 512 x 512 pairs are not resized and keep their bytes, where PIL alone encodes
 nothing either. Both are timed without the start of their processes, one after the other, three times; the medians are shown.
-Every row of the memory check keeps its pictures' bytes, so that 20,000 of them take 5 GB of disk and not 20.
+Every row of the memory check keeps its images' bytes, so that 20,000 of them take 5 GB of disk and not 20.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ VERDICT = {
 }
 
 
-def write_picture(folder: Path, side: int, seed: int) -> None:
+def write_image(folder: Path, side: int, seed: int) -> None:
     """A JPEG of `side` pixels with the detail of a photograph: smooth shapes and some grain."""
     rng = np.random.default_rng(seed)
     shapes = Image.fromarray(rng.integers(0, 255, (12, 12, 3), dtype=np.uint8)).resize(
@@ -63,14 +63,14 @@ def write_picture(folder: Path, side: int, seed: int) -> None:
 
 
 def write_rows(folder: Path, side: int, count: int, distinct: int, processes: int) -> Path:
-    """`count` pairs over `distinct` pairs of pictures, as SpatialReward-Train's layout."""
+    """`count` pairs over `distinct` pairs of images, as SpatialReward-Train's layout."""
     (folder / "images").mkdir(parents=True)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        made = pool.map(partial(write_picture, folder / "images", side), range(2 * distinct), chunksize=8)
-        list(tqdm(made, total=2 * distinct, desc=f"pictures of {side}", unit="image"))
+        made = pool.map(partial(write_image, folder / "images", side), range(2 * distinct), chunksize=8)
+        list(tqdm(made, total=2 * distinct, desc=f"images of {side}", unit="image"))
     with (folder / "data.jsonl").open("w") as out:
         for number in range(count):
-            images = [f"images/{2 * (number % distinct) + place}.jpg" for place in range(2)]
+            images = [f"images/{2 * (number % distinct) + i}.jpg" for i in range(2)]
             turns = [
                 {"role": "user", "content": f"<image><image>Judge this edit: Make cup {number} blue."},
                 {"role": "assistant", "content": json.dumps(VERDICT)},
@@ -82,22 +82,22 @@ def write_rows(folder: Path, side: int, count: int, distinct: int, processes: in
 
 
 def pil_alone(files: list[Path]) -> int:
-    """Decodes, resizes, hashes and encodes each picture; returns the bytes made. One of the right size keeps its own."""
+    """Decodes, resizes, hashes and encodes each image; returns the bytes made. One of the right size keeps its own."""
     made = 0
     for file in files:
         content = file.read_bytes()
-        picture = Image.open(io.BytesIO(content)).convert("RGB")
-        keeps = picture.size == FITTED
-        picture = picture if keeps else picture.resize(FITTED, Image.Resampling.BICUBIC)
-        hashlib.blake2b(picture.tobytes(), digest_size=16).digest()
+        image = Image.open(io.BytesIO(content)).convert("RGB")
+        keeps = image.size == FITTED
+        image = image if keeps else image.resize(FITTED, Image.Resampling.BICUBIC)
+        hashlib.blake2b(image.tobytes(), digest_size=16).digest()
         buffer = io.BytesIO(content if keeps else b"")
         if not keeps:
-            picture.save(buffer, "PNG", compress_level=1)
+            image.save(buffer, "PNG", compress_level=1)
         made += buffer.getbuffer().nbytes
     return made
 
 
-def nothing(_: int) -> None:
+def wait(_: int) -> None:
     time.sleep(0.2)
 
 
@@ -105,7 +105,7 @@ def time_pil(files: list[Path], processes: int) -> float:
     """Seconds for all `files` in a pool that has started."""
     parts = [files[start : start + 2 * CHUNK] for start in range(0, len(files), 2 * CHUNK)]
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        list(pool.map(nothing, range(processes)))
+        list(pool.map(wait, range(processes)))
         start = time.perf_counter()
         list(pool.map(pil_alone, parts))
         return time.perf_counter() - start
@@ -154,18 +154,18 @@ def memory(counts: list[int], processes: int, folder: Path) -> None:
     """The stage as a process of its own on each count of rows: the peak of its largest process, children included."""
     table = Table("rows", "peak of the largest process, MB", "seconds", title=f"memory, {processes} processes")
     for count in counts:
-        place = folder / f"memory{count}"
-        file = write_rows(place, 512, count, min(count, 500), processes)
+        work = folder / f"memory{count}"
+        file = write_rows(work, 512, count, min(count, 500), processes)
         recipe: dict[str, Any] = {
-            "output_dir": str(place / "data"),
+            "output_dir": str(work / "data"),
             "sources": [{"name": "speed", "layout": "spatialreward", "path": str(file), "splits": {"train": 1}}],
             "pixels": LIMITS,
             "max_new_tokens": 1024,
             "processes": processes,
         }
-        (place / "data.yaml").write_text(yaml.safe_dump(recipe))
+        (work / "data.yaml").write_text(yaml.safe_dump(recipe))
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "data", "--config", str(place / "data.yaml")], check=True)
+        subprocess.run([sys.executable, "-m", "data", "--config", str(work / "data.yaml")], check=True)
         # Of the children waited for so far: the counts rise, so the last one is the largest if memory is not flat.
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         table.add_row(str(count), f"{peak:.0f}", f"{time.perf_counter() - start:.0f}")

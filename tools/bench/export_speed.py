@@ -3,7 +3,7 @@
     python -m tools.bench.export_speed            # some minutes, 10 GB of disk under --folder
 
 A random checkpoint of the model's family, 2 GB of bf16 in two shards, with a LoRA of rank 32 on the language model's seven
-projections. Every side runs in a process of its own, in turn, three times; every file is synced to disk; the table shows
+projections. Every method runs in a process of its own, in turn, three times; every file is synced to disk; the table shows
 medians. Memory is the peak of anonymous memory above the process's level after imports. Verification is not measured.
 """
 
@@ -57,22 +57,22 @@ def make_inputs(base: Path, adapter: Path) -> None:
     adapted.save_pretrained(adapter)
 
 
-def synced(folder: Path) -> None:
+def sync(folder: Path) -> None:
     for file in folder.iterdir():
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
 
 
-def copy_side(base: Path, adapter: Path, folder: Path) -> Callable[[], None]:
+def copy_files(base: Path, adapter: Path, folder: Path) -> Callable[[], None]:
     def work() -> None:
         for file in base.iterdir():
             shutil.copyfile(file, folder / file.name)
-        synced(folder)
+        sync(folder)
 
     return work
 
 
-def merge_side(base: Path, adapter: Path, folder: Path) -> Callable[[], None]:
+def merge_adapter(base: Path, adapter: Path, folder: Path) -> Callable[[], None]:
     from export.merge import adapted, write_merged
     from spatial_edit_reward import Spec
     from spatial_edit_reward.spec import Pixels
@@ -81,7 +81,7 @@ def merge_side(base: Path, adapter: Path, folder: Path) -> Callable[[], None]:
     return lambda: write_merged(base, adapted(base, [adapter]), spec, folder)  # syncs by itself
 
 
-def peft_side(base: Path, adapter: Path, folder: Path) -> Callable[[], None]:
+def merge_by_peft(base: Path, adapter: Path, folder: Path) -> Callable[[], None]:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -91,12 +91,12 @@ def peft_side(base: Path, adapter: Path, folder: Path) -> Callable[[], None]:
         merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
         merged.save_pretrained(folder, max_shard_size="1100MB")
         AutoProcessor.from_pretrained(base).save_pretrained(folder)
-        synced(folder)
+        sync(folder)
 
     return work
 
 
-SIDES = {"copy": copy_side, "merge": merge_side, "peft": peft_side}
+METHODS = {"copy": copy_files, "merge": merge_adapter, "peft": merge_by_peft}
 
 
 def anonymous() -> int:
@@ -124,49 +124,51 @@ def measured(work: Callable[[], None]) -> dict[str, float]:
     return {"seconds": seconds, "peak": peak - before}
 
 
-def run_side(side: str, folder: Path) -> dict[str, float]:
-    """`side` measured in a process of its own; what it wrote is removed."""
-    command = [sys.executable, "-m", "benchmarks.export_speed", "--folder", str(folder), "--side", side]
+def run_method(method: str, folder: Path) -> dict[str, float]:
+    """Time and memory of one method, in a process of its own; what it wrote is removed."""
+    command = [sys.executable, "-m", "tools.bench.export_speed", "--folder", str(folder), "--method", method]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
 def compare(folder: Path) -> bool:
-    """Runs all sides, prints the table, and says whether the limits are kept."""
-    make = [sys.executable, "-m", "benchmarks.export_speed", "--folder", str(folder), "--side", "make"]
+    """Runs all methods and prints the table; True if the limits are kept."""
+    make = [sys.executable, "-m", "tools.bench.export_speed", "--folder", str(folder), "--method", "make"]
     subprocess.run(make, check=True)
     shards = [file.stat().st_size for file in (folder / "base").glob("*.safetensors")]
     adapter = (folder / "adapter" / "adapter_model.safetensors").stat().st_size
-    rounds = [{side: run_side(side, folder) for side in SIDES} for _ in range(ROUNDS)]
-    seconds = {side: statistics.median(one[side]["seconds"] for one in rounds) for side in SIDES}
-    peaks = {side: max(one[side]["peak"] for one in rounds) for side in SIDES}
+    rounds = [{method: run_method(method, folder) for method in METHODS} for _ in range(ROUNDS)]
+    seconds = {method: statistics.median(one[method]["seconds"] for one in rounds) for method in METHODS}
+    peaks = {method: max(one[method]["peak"] for one in rounds) for method in METHODS}
     allowed = LIMIT_MEMORY * max(shards) + adapter
     table = Table(title=f"{sum(shards) / 1e9:.2f} GB in {len(shards)} shards, adapter {adapter / 1e6:.0f} MB")
-    for name in ("side", "seconds", "all rounds", "x copy", "peak MB", f"of {allowed / 1e6:.0f} MB allowed"):
-        table.add_column(name, justify="left" if name == "side" else "right", no_wrap=True)
-    for side in SIDES:
-        each = ", ".join(f"{one[side]['seconds']:.1f}" for one in rounds)
-        ratio, share = seconds[side] / seconds["copy"], peaks[side] / allowed
-        table.add_row(side, f"{seconds[side]:.1f}", each, f"{ratio:.2f}", f"{peaks[side] / 1e6:.0f}", f"{share:.2f}")
+    for name in ("method", "seconds", "all rounds", "x copy", "peak MB", f"of {allowed / 1e6:.0f} MB allowed"):
+        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
+    for method in METHODS:
+        each = ", ".join(f"{one[method]['seconds']:.1f}" for one in rounds)
+        ratio, share = seconds[method] / seconds["copy"], peaks[method] / allowed
+        table.add_row(
+            method, f"{seconds[method]:.1f}", each, f"{ratio:.2f}", f"{peaks[method] / 1e6:.0f}", f"{share:.2f}"
+        )
     Console(width=120).print(table)
     return seconds["merge"] <= min(LIMIT_TIME * seconds["copy"], seconds["peft"]) and peaks["merge"] <= allowed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder, removed afterwards)")
-    parser.add_argument("--side", choices=["make", *SIDES], help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help="folder to work in (default: a temporary one, removed afterwards)")
+    parser.add_argument("--method", choices=["make", *METHODS], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.side is None:
+    if arguments.method is None:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             sys.exit(0 if compare(Path(folder)) else "error: a limit is not kept")
     folder = arguments.folder
-    if arguments.side == "make":
+    if arguments.method == "make":
         return make_inputs(folder / "base", folder / "adapter")
-    output = folder / arguments.side
+    output = folder / arguments.method
     output.mkdir()
-    print(json.dumps(measured(SIDES[arguments.side](folder / "base", folder / "adapter", output))))
+    print(json.dumps(measured(METHODS[arguments.method](folder / "base", folder / "adapter", output))))
     shutil.rmtree(output)
 
 

@@ -1,10 +1,10 @@
-"""Is stage 2 worth its time? Gives stage 1 the wall time that GRPO took on top, and compares on the held-out rows.
+"""Is stage 2 worth its time? Trains stage 1 for as long as both stages took, and compares on the held-out rows.
 
     python -m tools.bench.more_sft            # after `make demo`; about as long as both of its training stages
 
-The control is stage 1 from the start with the same recipe but for `max_steps`, which is scaled by (SFT + GRPO) / SFT wall
-time, so that its learning-rate schedule fits its length. It learns from rows of its own, drawn from the next seed and more of
-them in the same proportion, so that it sees none more often than stage 1 did.
+The control is stage 1 from the start with the same recipe, but `max_steps` is scaled by (SFT + GRPO) / SFT wall time, so that
+its learning-rate schedule fits its length. It trains on rows of its own, drawn from the next seed and more of them in the same
+proportion, so that it sees no row more often than stage 1 did.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from evaluation.recipe import EvalRecipe
 from evaluation.report import bare_rows
 from evaluation.responses import read_completions
 from evaluation.terminal import print_table
-from pipeline.figures import format_figure
 from pipeline.folders import require
 from pipeline.recipe import load_config, read_yaml
 from pipeline.rewards import read_rewards
 from spatial_edit_reward import load_spec
+from tools.bench.common import format_interval
 
 
 def wall_time(stage_dir: Path) -> tuple[float, int]:
-    """(seconds, steps) of a finished training stage, from the Trainer's own log."""
+    """(seconds, steps) of a finished training stage, from the Trainer's log."""
     state = json.loads(require(stage_dir / "trainer_state.json", stage_dir.name).read_text())
     return next(entry["train_runtime"] for entry in state["log_history"] if "train_runtime" in entry), state[
         "global_step"
@@ -81,7 +81,7 @@ def main() -> None:
     for metric in METRICS:
         both = [interval(sums[name][metric], recipe.bootstrap_samples, recipe.seed) for name in ("control", "grpo")]
         difference = interval(sums["grpo"][metric], recipe.bootstrap_samples, recipe.seed, sums["control"][metric])
-        lines.append([metric, *(format_figure(**figures) for figures in both), format_figure(**difference, sign="+")])
+        lines.append([metric, *map(format_interval, both), format_interval(difference, "+")])
     print_table(lines, "GRPO against SFT of the same wall time")
 
 

@@ -141,8 +141,7 @@ def rollout_bytes(
 ) -> dict[str, int]:
     """Part -> bytes while `sequences` of `tokens` are sampled, in one process.
 
-    With vLLM on the same card its share is as set; a server is elsewhere; transformers keeps every key and value and the
-    logits of one position.
+    With vLLM on the same card its share is as set; a server runs on other cards; transformers keeps every key and value.
     """
     state = state_bytes(model, options, engine, gpus)
     state.pop("gradients", None)
@@ -152,11 +151,10 @@ def rollout_bytes(
     if engine.divides_weights and gpus > 1:
         state["engine's buffers"] = sum(2 * p.numel() for p in model.parameters())  # gathered whole to generate
     vocabulary = without_adapter(model).config.get_text_config().vocab_size
+    # Logits of one position, their probabilities, and those that sampling sorts, in fp32.
+    logits = 3 * 4 * sequences * vocabulary
     return {
         **state,
         "KV cache": cache_bytes(model, sequences * tokens),
-        "temporary, at the peak": 3
-        * 4
-        * sequences
-        * vocabulary,  # logits, their softmax and what sampling sorts, in fp32
+        "temporary, at the peak": logits,
     }

@@ -1,7 +1,9 @@
-"""Builds the tiny base checkpoint: `python -m tools.tiny_base` (CPU; the pictures it learns from are endless).
+"""Trains a tiny base checkpoint on drawn images, on a CPU.
 
-Writes the model, processor, chat template and generation configuration, by default to `recipes/tiny/base/`. The
-figures of the checkpoint in the repository are in `tiny_base/README.md`; `python -m tools.tiny_base.measure` measures them again.
+    python -m tools.tiny_base --output_dir FOLDER
+
+Writes the model, processor, chat template and generation configuration. README.md says by which runs the one of this
+repository, `recipes/tiny/base`, was made; `python -m tools.tiny_base.measure` measures a checkpoint.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ from tqdm import tqdm
 from transformers import BatchFeature, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, set_seed
 
 from data.synthetic.scene import SHAPES
-from tools.tiny_base.comparing import CellHead, compared
+from tools.tiny_base.comparing import CellHead, compare_tokens
 from tools.tiny_base.grounding import Conversation, conversation
 from tools.tiny_base.model import CELL, SIDE, SPEC, tiny_model, tiny_processor
-from tools.tiny_base.names import CornerHead, NamedThings, look_for_likeness, name_ends, packed, word_ids
+from tools.tiny_base.names import CornerHead, NamedItems, look_for_likeness, name_ends, pack, word_ids
 from tools.tiny_base.tokenizer import train_tokenizer
 from tools.tiny_base.unseen import seen_tokens, separate_unseen_rows
-from tools.tiny_base.vision import COLOUR_WORDS, ScenesWithTargets, TokenHead, spread_positions
+from tools.tiny_base.vision import COLOR_WORDS, ScenesWithTargets, TokenHead, spread_positions
 
 CHECKPOINT = Path(__file__).parents[2] / "recipes" / "tiny" / "base"
 SEED = 1
@@ -39,20 +41,20 @@ Batch = Any
 # on from a checkpoint begin where it ended.
 LEVEL_STARTS, NO_LEVELS = (0.0, 0.03, 0.2), (0.0, 0.0, 0.0)
 # Keys of a batch that say where names end, and of what.
-NAMED = ("places", "corners", "pictures")
-# Weight of the two read-outs, of corners and of the other picture, beside the loss on the sentences.
+NAMED = ("positions", "corners", "images")
+# Weight of the two read-outs, of corners and of the other image, beside the loss on the sentences.
 READ_OUT_SHARE = 0.3
 # Batches whose rows are sorted by length together, so that little of a batch is padding.
 SORTED_TOGETHER = 16
 
 
 def chat(conversation: Conversation, turns: int | None = None) -> list[dict[str, object]]:
-    """The conversation as chat messages, pictures in the first question; the answer of turn `turns` is left open."""
+    """The conversation as chat messages, images in the first question; the answer of turn `turns` is left open."""
     messages: list[dict[str, object]] = []
     shown = conversation.turns if turns is None else conversation.turns[: turns + 1]
     for index, turn in enumerate(shown):
-        pictures = [{"type": "image"} for _ in conversation.images] if index == 0 else []
-        messages.append({"role": "user", "content": [*pictures, {"type": "text", "text": turn.question}]})
+        images = [{"type": "image"} for _ in conversation.images] if index == 0 else []
+        messages.append({"role": "user", "content": [*images, {"type": "text", "text": turn.question}]})
         if index != turns:
             messages.append({"role": "assistant", "content": [{"type": "text", "text": turn.answer}]})
     return messages
@@ -90,8 +92,10 @@ class Batches(IterableDataset):
             [*name_ends(ids, row.about(), self.processor.tokenizer)]
             for ids, row in zip(batch["input_ids"].tolist(), rows, strict=True)
         ]
-        batch.update(packed(ends))
-        batch.update(compared(batch["input_ids"] == self.processor.image_token_id, [row.scenes for row in rows], CELL))
+        batch.update(pack(ends))
+        batch.update(
+            compare_tokens(batch["input_ids"] == self.processor.image_token_id, [row.scenes for row in rows], CELL)
+        )
         return batch
 
 
@@ -103,11 +107,11 @@ def answer_labels(batch: BatchFeature, processor: Qwen3VLProcessor) -> torch.Ten
     labels = torch.full_like(batch["input_ids"], -100)
     for row, ids in enumerate(batch["input_ids"].tolist()):
         answering = False
-        for place, token in enumerate(ids):
+        for i, token in enumerate(ids):
             if answering:
-                labels[row, place] = token
+                labels[row, i] = token
                 answering = token != end
-            elif ids[place - len(opening) + 1 : place + 1] == opening:
+            elif ids[i - len(opening) + 1 : i + 1] == opening:
                 answering = True
     return labels
 
@@ -155,10 +159,10 @@ def fit_by_the_clock(
 
 
 def train(minutes: tuple[float, float, float], start: Path | None, output_dir: Path) -> None:
-    """Trains for these minutes of wall time each: the tower alone, names after pictures, sentences.
+    """Trains for these minutes of wall time each: the tower alone, names after images, sentences.
 
     From random weights, or from those of the checkpoint `start`. After its part the tower is frozen, as it is in stage 1:
-    trained along, it forgot the colours before the language model had learnt to read them.
+    trained along, it forgot the colors before the language model had learnt to read them.
     """
     set_seed(SEED)
     if start is None:
@@ -173,7 +177,7 @@ def train(minutes: tuple[float, float, float], start: Path | None, output_dir: P
     tower, names, sentences = (60 * part for part in minutes)
 
     visual, words = model.model.visual, model.get_input_embeddings().weight.detach()
-    token_head = TokenHead(words[list(word_ids(tokenizer, (*COLOUR_WORDS, *SHAPES)).values())], SIDE)
+    token_head = TokenHead(words[list(word_ids(tokenizer, (*COLOR_WORDS, *SHAPES)).values())], SIDE)
     scenes = DataLoader(ScenesWithTargets(processor, 64, SIDE, SEED), batch_size=None, num_workers=1)
     for _ in fit_by_the_clock(
         [*visual.parameters(), *token_head.parameters()],
@@ -197,17 +201,17 @@ def train(minutes: tuple[float, float, float], start: Path | None, output_dir: P
         states = model.model(**batch, use_cache=False, output_hidden_states=True).hidden_states
         return corner_head.loss(states, *named)
 
-    names_after_pictures = DataLoader(NamedThings(processor, 128, SIDE, SEED), batch_size=None, num_workers=1)
-    for _ in fit_by_the_clock(trained, names_after_pictures, names_loss, names, 1.5e-3, "names"):
+    names_after_images = DataLoader(NamedItems(processor, 128, SIDE, SEED), batch_size=None, num_workers=1)
+    for _ in fit_by_the_clock(trained, names_after_images, names_loss, names, 1.5e-3, "names"):
         pass
     save(model, processor, output_dir)
 
     def sentences_loss(batch: Batch) -> torch.Tensor:
         named, cells, cell_targets = [batch.pop(key) for key in NAMED], batch.pop("cells"), batch.pop("cell_targets")
-        said = model(**batch, use_cache=False, output_hidden_states=True)
-        states = said.hidden_states
+        outputs = model(**batch, use_cache=False, output_hidden_states=True)
+        states = outputs.hidden_states
         read_out = corner_head.loss(states, *named) + cell_head.loss(states, cells, cell_targets)
-        return said.loss + READ_OUT_SHARE * read_out
+        return outputs.loss + READ_OUT_SHARE * read_out
 
     saved = 0.0
     conversations = Batches(processor, 16, sentences, LEVEL_STARTS if start is None else NO_LEVELS)
@@ -223,10 +227,10 @@ def train(minutes: tuple[float, float, float], start: Path | None, output_dir: P
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("tower", 18), ("names", 8), ("sentences", 70)):
-        text = f"wall time for the {name} (default: %(default)s; 0 leaves it out)"
-        parser.add_argument(f"--{name}-minutes", type=float, default=default, metavar="N", help=text)
-    parser.add_argument("--start", type=Path, help="checkpoint to go on from (default: random weights)")
-    parser.add_argument("--output_dir", type=Path, default=CHECKPOINT, help="default: the repository's checkpoint")
+        text = f"minutes of training for the {name} (default: %(default)s; 0: skip)"
+        parser.add_argument(f"--{name}_minutes", type=float, default=default, metavar="N", help=text)
+    parser.add_argument("--start", type=Path, help="checkpoint to continue from (default: random weights)")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder to write the checkpoint to")
     arguments = parser.parse_args()
     minutes = (arguments.tower_minutes, arguments.names_minutes, arguments.sentences_minutes)
     train(minutes, arguments.start, arguments.output_dir)

@@ -1,6 +1,6 @@
 """Measures a base checkpoint: `python -m tools.tiny_base.measure`. How well it grounds, and that it knows nothing of verdicts.
 
-Grounding IoU: mean over questions about a thing that is there of the IoU of the box in the answer (0 where there is none).
+Grounding IoU: mean over questions about an item that is there of the IoU of the box in the answer (0 where there is none).
 """
 
 from __future__ import annotations
@@ -32,31 +32,30 @@ BOX = re.compile(r"(\d+),? (\d+)(?: to|,) (\d+),? (\d+)")
 
 
 def kind_of(talk: Conversation) -> str:
-    """Whether the thing that the first turn asks for stands elsewhere in another picture; that turn has a box."""
+    """Whether the item that the first turn asks for stands elsewhere in another image; that turn has a box."""
     if len(talk.scenes) == 1:
-        return "one picture"
+        return "one image"
     ((index, boxes),) = talk.about()[0]
     name = next(name for name, box in boxes.items() if normalized(box, (SIDE, SIDE)) == talk.turns[0].box)
     there = boxes_of(talk.scenes[1 - index]).get(name, boxes[name])
-    return "two pictures, in one place" if there == boxes[name] else "two pictures, elsewhere in the other"
+    return "two images, same position" if there == boxes[name] else "two images, other position"
 
 
 def grounding(model: PreTrainedModel, processor: ProcessorMixin, count: int, batch: int) -> dict[str, float]:
     """Mean grounding IoU over the first question of each of `count` conversations, by `kind_of`."""
-    asked = [conversation(SEED, number, SIDE) for number in range(count)]
-    asked = [talk for talk in asked if talk.turns[0].box is not None]
-    found = defaultdict[str, list[float]](list)
-    for talks in batched(asked, batch):
-        answers = generate_batch(
-            model, processor, [chat(t, 0) for t in talks], [t.images for t in talks], 100
-        ).responses
-        for talk, answer in zip(talks, answers, strict=True):
+    talks = [conversation(SEED, number, SIDE) for number in range(count)]
+    talks = [talk for talk in talks if talk.turns[0].box is not None]
+    by_kind = defaultdict[str, list[float]](list)
+    for part in batched(talks, batch):
+        chats, images = [chat(talk, 0) for talk in part], [talk.images for talk in part]
+        answers = generate_batch(model, processor, chats, images, 100).responses
+        for talk, answer in zip(part, answers, strict=True):
             numbers = BOX.search(answer.text)
             box = valid_box({"bbox_2d": [int(number) for number in numbers.groups()]}) if numbers else None
-            found[kind_of(talk)].append(
+            by_kind[kind_of(talk)].append(
                 matched_iou([box], true_boxes({"edit_region": [{"bbox_2d": talk.turns[0].box}]}))
             )
-    return {kind: sum(values) / len(values) for kind, values in sorted(found.items())}
+    return {kind: sum(values) / len(values) for kind, values in sorted(by_kind.items())}
 
 
 def verdicts(model: PreTrainedModel, processor: ProcessorMixin, groups: int, batch: int) -> dict[str, float]:
@@ -80,9 +79,7 @@ def verdicts(model: PreTrainedModel, processor: ProcessorMixin, groups: int, bat
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=CHECKPOINT, help="checkpoint folder (default: the repository's)")
-    parser.add_argument(
-        "--conversations", type=int, default=600, help="how many are asked about (default: %(default)s)"
-    )
+    parser.add_argument("--conversations", type=int, default=600, help="number of conversations (default: %(default)s)")
     parser.add_argument("--groups", type=int, default=12, help="groups of verdict prompts (default: %(default)s)")
     arguments = parser.parse_args()
     model, processor = load_model(str(arguments.model), None, None), load_processor(str(arguments.model), SPEC)

@@ -21,7 +21,7 @@ SIDE = 64
 PATCH = 8
 MERGE = 2
 CELL = PATCH * MERGE  # side in pixels of what one token shows
-INITIALISER_RANGE = 0.05  # widths of 64 and 128 learn slowly from the usual 0.02
+INITIALIZER_RANGE = 0.05  # widths of 64 and 128 learn slowly from the usual 0.02
 SPEC = Spec(pixels=Pixels(min=256, max=SIDE * SIDE, multiple=CELL), max_new_tokens=320)
 
 
@@ -40,7 +40,7 @@ def tiny_config(tokenizer: Qwen2TokenizerFast) -> Qwen3VLConfig:
         text_config={
             "vocab_size": len(tokenizer),
             "hidden_size": 128,
-            "initializer_range": INITIALISER_RANGE,
+            "initializer_range": INITIALIZER_RANGE,
             "intermediate_size": 320,
             "num_hidden_layers": 4,
             "num_attention_heads": 4,
@@ -61,7 +61,7 @@ def tiny_config(tokenizer: Qwen2TokenizerFast) -> Qwen3VLConfig:
         vision_config={
             "depth": 4,
             "hidden_size": 64,
-            "initializer_range": INITIALISER_RANGE,
+            "initializer_range": INITIALIZER_RANGE,
             "intermediate_size": 160,
             "num_heads": 4,
             "patch_size": PATCH,

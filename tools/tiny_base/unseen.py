@@ -26,8 +26,8 @@ def seen_tokens(tokenizer: Qwen2TokenizerFast, seed: int, side: int) -> set[int]
 def separate_unseen_rows(model: Qwen3VLForConditionalGeneration, seen: set[int], seed: int) -> None:
     """Gives every token outside `seen` a random row whose length is the mean of the seen tokens' rows."""
     rows = model.get_input_embeddings().weight
-    known = torch.zeros(len(rows), dtype=torch.bool)
-    known[sorted(seen)] = True
-    length = rows[known].norm(dim=1).mean()
-    fresh = torch.randn(int((~known).sum()), rows.shape[1], generator=torch.Generator().manual_seed(seed))
-    rows[~known] = length * fresh / fresh.norm(dim=1, keepdim=True)
+    was_seen = torch.zeros(len(rows), dtype=torch.bool)
+    was_seen[sorted(seen)] = True
+    length = rows[was_seen].norm(dim=1).mean()
+    random = torch.randn(int((~was_seen).sum()), rows.shape[1], generator=torch.Generator().manual_seed(seed))
+    rows[~was_seen] = length * random / random.norm(dim=1, keepdim=True)

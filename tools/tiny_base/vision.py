@@ -1,6 +1,6 @@
-"""First part of the pretraining: the vision tower learns, token by token, which thing is there and where its box is.
+"""First part of the pretraining: the vision tower learns, token by token, which item is there and where its box is.
 
-From random weights a language model this small does not find out within thousands of steps that its pictures matter. A
+From random weights a language model this small does not find out within thousands of steps that its images matter. A
 read-out of every merged token (thrown away afterwards) tells the tower directly; the sentences then have it easy.
 """
 
@@ -24,23 +24,23 @@ from data.synthetic.scene import COLORS, SHAPES, Scene, draw_scene
 GROUNDS = ("plain", "tinted")
 # Largest difference between the mean red, green and blue of a plain background, and the means that only a tint gives:
 # plain ones are pale or dark.
-MOST_GREY, BETWEEN_DARK_AND_PALE = 20, (80, 195)
-# Targets of a token: place in COLOUR_WORDS, shape (0: no thing), then x1, y1, x2, y2 in pixels.
-COLOUR_WORDS = (*GROUNDS, *COLORS)
-# Kinds of damage to a whole picture; their levels are as many: 0 to 4.
+MOST_GRAY, BETWEEN_DARK_AND_PALE = 20, (80, 195)
+# Targets of a token: index in COLOR_WORDS, shape (0: no item), then x1, y1, x2, y2 in pixels.
+COLOR_WORDS = (*GROUNDS, *COLORS)
+# Kinds of damage to a whole image; their levels are as many: 0 to 4.
 DAMAGES = ("none", *LOSS_PER_LEVEL)
 IGNORED = -100
 
 
 def ground(scene: Scene) -> str:
-    """One of GROUNDS: whether the background is pale or dark grey, as they are drawn, or tinted."""
-    colour = np.asarray(scene.background).mean(axis=(0, 1))
+    """One of GROUNDS: whether the background is pale or dark gray, as they are drawn, or tinted."""
+    color = np.asarray(scene.background).mean(axis=(0, 1))
     least, most = BETWEEN_DARK_AND_PALE
-    return GROUNDS[int(np.ptp(colour) > MOST_GREY or least < colour.mean() < most)]
+    return GROUNDS[int(np.ptp(color) > MOST_GRAY or least < color.mean() < most)]
 
 
 def token_targets(scene: Scene, cell: int) -> np.ndarray:
-    """(tokens, 6) integer targets in reading order: the thing that covers most of each `cell` x `cell` pixels, or ground."""
+    """(tokens, 6) integer targets in reading order: the item that covers most of each `cell` x `cell` pixels, or ground."""
     width, height = scene.size
     nothing = [GROUNDS.index(ground(scene)), 0, *[IGNORED] * 4]
     targets = []
@@ -52,29 +52,29 @@ def token_targets(scene: Scene, cell: int) -> np.ndarray:
                 shared = max(0, min(x2, left + cell) - max(x1, left)) * max(0, min(y2, top + cell) - max(y1, top))
                 if shared > most:
                     most = shared
-                    best = [COLOUR_WORDS.index(item.color), SHAPES.index(item.shape) + 1, *item.box]
+                    best = [COLOR_WORDS.index(item.color), SHAPES.index(item.shape) + 1, *item.box]
             targets.append(best)
     return np.array(targets)
 
 
-class Pictured(NamedTuple):
-    """A scene, its picture, and what damage it has: place in DAMAGES and level 0..4."""
+class DrawnImage(NamedTuple):
+    """A scene, its image, and what damage it has: index in DAMAGES and level 0..4."""
 
     scene: Scene
-    picture: Image.Image
+    image: Image.Image
     damage: tuple[int, int]
 
 
-def random_pictures(rng: np.random.Generator, count: int, side: int) -> list[Pictured]:
-    """About `count` pictures, every second one damaged."""
-    found = []
+def random_images(rng: np.random.Generator, count: int, side: int) -> list[DrawnImage]:
+    """About `count` images, every second one damaged."""
+    drawn = []
     for number in range(count // CANDIDATES_PER_GROUP):
-        for place, candidate in enumerate(random_group(rng, side, None)[2]):
-            damaged = (number + place) % 2
+        for i, candidate in enumerate(random_group(rng, side, None)[2]):
+            damaged = (number + i) % 2
             kind, level = (int(rng.integers(1, most)) * damaged for most in (len(DAMAGES), 5))
-            picture = draw_scene(candidate.scene)
-            found.append(Pictured(candidate.scene, degrade(picture, DAMAGES[kind], level, rng), (kind, level)))
-    return found
+            image = draw_scene(candidate.scene)
+            drawn.append(DrawnImage(candidate.scene, degrade(image, DAMAGES[kind], level, rng), (kind, level)))
+    return drawn
 
 
 class ScenesWithTargets(IterableDataset):
@@ -88,8 +88,8 @@ class ScenesWithTargets(IterableDataset):
         rng = np.random.default_rng([self.seed, 2])
         images = self.processor.image_processor
         while True:
-            drawn = random_pictures(rng, self.batch, self.side)
-            inputs = images(images=[one.picture for one in drawn], return_tensors="pt")
+            drawn = random_images(rng, self.batch, self.side)
+            inputs = images(images=[one.image for one in drawn], return_tensors="pt")
             items = [token_targets(one.scene, images.patch_size * images.merge_size) for one in drawn]
             targets = [
                 np.column_stack([part, np.tile(one.damage, (len(part), 1))])
@@ -105,7 +105,7 @@ class TokenHead(nn.Module):
     """
 
     def __init__(self, words: torch.Tensor, side: int) -> None:
-        """`words`: embeddings of COLOUR_WORDS and SHAPES, (words, hidden), which stay as they are."""
+        """`words`: embeddings of COLOR_WORDS and SHAPES, (words, hidden), which stay as they are."""
         super().__init__()
         self.words: torch.Tensor
         self.register_buffer("words", words)
@@ -117,12 +117,12 @@ class TokenHead(nn.Module):
     def loss(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy over the eight targets; `tokens` (n, hidden), `targets` (n, 8)."""
         unit, corners = nn.functional.normalize(tokens, dim=-1), self.corners(tokens).chunk(4, dim=-1)
-        colours, shapes = self.words.split([len(COLOUR_WORDS), len(SHAPES)])
-        names = [colours, torch.cat([self.nothing, shapes])]
+        colors, shapes = self.words.split([len(COLOR_WORDS), len(SHAPES)])
+        names = [colors, torch.cat([self.nothing, shapes])]
         likeness = [self.scale * unit @ nn.functional.normalize(name, dim=-1).T for name in names]
         losses = [
-            nn.functional.cross_entropy(part, targets[:, place], ignore_index=IGNORED)
-            for place, part in enumerate([*likeness, *corners, *self.damage(tokens).chunk(2, dim=-1)])
+            nn.functional.cross_entropy(part, targets[:, i], ignore_index=IGNORED)
+            for i, part in enumerate([*likeness, *corners, *self.damage(tokens).chunk(2, dim=-1)])
         ]
         return torch.stack(losses).mean()
 
