@@ -12,7 +12,7 @@ from evaluation.recipe import EvalRecipe
 from evaluation.responses import read_completions
 from evaluation.terminal import print_table
 from pipeline.figures import format_figure
-from pipeline.folders import require, require_finished
+from pipeline.folders import require, require_finished, stage_lock
 from pipeline.rewards import read_rewards
 from spatial_edit_reward import load_spec, render
 from spatial_edit_reward.files import write_json
@@ -94,13 +94,14 @@ def make_report(recipe: EvalRecipe) -> dict[str, Any]:
         "merged_equals_grpo": {"same": same, "rows": len(plain)},
     }
     folder = recipe.run_dir / "report"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "heldout.json", report)
     lines = table_lines(report, regions)
     title = f"held out: {report['rows']['sc']} sc and {report['rows']['pq']} pq rows, mean [95 % interval]"
     content = {"title": "Held-out report", "subtitle": title, "lines": lines, "curves": curves_uri(recipe.run_dir)}
     cards = cards_worst_first(rows, completions["merged"], scored)  # the last model's
-    render_page("report.html.j2", folder / "report.html", **content, shown=cards)
+    with stage_lock(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "heldout.json", report)
+        render_page("report.html.j2", folder / "report.html", **content, shown=cards)
     print_table(lines, title)
     print(f"the merged model and the one after GRPO write the same verdict on {same} of {len(plain)} rows")
     print(f"{folder / 'heldout.json'}\n{folder / 'report.html'}")

@@ -1,4 +1,4 @@
-"""The same stage started twice: the second says who is at work, and nothing of the first's output is lost. Real processes."""
+"""The same stage started twice, for real: the second names the process at work, and nothing of the first is lost."""
 
 import json
 import subprocess
