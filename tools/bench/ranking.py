@@ -4,7 +4,7 @@
 
 On each benchmark, the 95 % interval of pair accuracy with ties at half credit must be above 0.5, which a scorer that does not
 see the images gets; on the held-out rows, score agreement and reward must be above the model's own blind row, intervals apart.
-Prints what holds, and exits with status 1 if something does not. Verdicts are kept: the same command continues where it stopped.
+Prints what holds, and exits with status 1 if something does not. Verdicts are kept: the same command continues a stopped run.
 """
 
 from __future__ import annotations
