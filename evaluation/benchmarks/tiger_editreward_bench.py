@@ -1,7 +1,8 @@
 """TIGER's EditReward-Bench (huggingface.co/datasets/TIGER-Lab/EditReward-Bench, gated): two to four edits, judged in pairs.
 
 Columns are the ones that its own evaluation code reads: one split, a row for each pair, `dataset` names the size ("2pair"), and
-a sample of three or four candidates is the rows that share the id up to its first "_". The rows were not seen on the Hub.
+a sample of three or four candidates is the rows that share the id up to its first "_", or without one its first ten characters.
+The rows were not seen on the Hub.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def read(source: str | None) -> list[Sample]:
         kind, name = str(row["dataset"]), str(row["id"])
         if kind not in [f"{size}pair" for size in SIZES]:
             raise UserError(f"{table.name}: {name}: dataset must be 2pair, 3pair or 4pair, got {kind!r}")
-        groups[kind, name if kind == "2pair" else name.split("_")[0]].append(i)
+        sample = name.split("_")[0] if "_" in name else name[:10]
+        groups[kind, name if kind == "2pair" else sample].append(i)
     return [_sample_of(table, kind, name, rows) for (kind, name), rows in groups.items()]
 
 
@@ -48,6 +50,8 @@ def _sample_of(table: Table, kind: str, name: str, rows: Sequence[int]) -> Sampl
     wins: dict[str, int] = defaultdict(int)
     for i in rows:
         first, second = str(table.rows[i].get("comparison_type") or "AvsB").split("vs")
+        if (first, second) in votes:
+            raise UserError(f"{table.name}: {name}: {first} against {second} comes twice")
         images.setdefault(first, partial(table.image, i, "candidate_1"))
         images.setdefault(second, partial(table.image, i, "candidate_2"))
         votes[first, second] = vote = _vote(table, i, first, second)

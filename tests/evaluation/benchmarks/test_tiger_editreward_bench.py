@@ -42,6 +42,7 @@ def test_the_hub_has_one_split_without_configs(drawn, tmp_path, monkeypatch):
     [
         ("ranking", "A>C", "'A>C' is not about A and B"),
         ("dataset", "5pair", "dataset must be 2pair, 3pair or 4pair, got '5pair'"),
+        ("id", "7", "7: A against B comes twice"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_refused(drawn, tmp_path, column, value, message):
