@@ -10,19 +10,20 @@ from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE, GLOBAL_TAG, TAG, Sco
 
 MIN_WORDS = 3
 
-# task -> the names of the checks that its verdicts have to pass, see `failed_checks`.
+# task -> the checks that its verdicts have to pass, in the order in which `failed_checks` names them.
 CHECKS: dict[str, tuple[str, ...]] = {
     "sc": (
-        "ids_in_order",
-        "labels_not_empty",
-        "boxes_well_formed",
-        "two_scores_in_range",
-        "every_region_cited",
-        "no_cite_without_region",
-        "has_global_tag",
-        "tags_followed_by_words",
-        "reasoning_not_empty",
+        "ids_in_order",  # the regions' ids are the integers 0..n-1, in list order
+        "labels_not_empty",  # every region has a label, a string with more than white space
+        "boxes_well_formed",  # every region has a box, see `valid_box`
+        "two_scores_in_range",  # two finite numbers within the score range, both ends included
+        "every_region_cited",  # `<|bbox_ID|>` is in the reasoning for each region,
+        "no_cite_without_region",  # and for nothing else
+        "has_global_tag",  # `<|global|>` is in the reasoning
+        "tags_followed_by_words",  # at least MIN_WORDS words after each tag, before the next one
+        "reasoning_not_empty",  # at least MIN_WORDS words beside the tags
     ),
+    # An image alone has no regions to cite.
     "pq": ("two_scores_in_range", "no_tags", "reasoning_not_empty"),
 }
 
@@ -55,16 +56,6 @@ def _values(regions: Sequence[Any], key: str) -> list[Any]:
 def failed_checks(verdict: Verdict, score_range: ScoreRange = DEFAULT_SCORE_RANGE) -> list[str]:
     """The names of the checks that `verdict` fails, in the order of CHECKS; empty for a valid verdict.
 
-    - ids_in_order: the regions' ids are the integers 0..n-1, in list order.
-    - labels_not_empty: every region has a label, a string with more than white space.
-    - boxes_well_formed: every region has a box, see `valid_box`.
-    - two_scores_in_range: two finite numbers within `score_range`, both ends included.
-    - every_region_cited, no_cite_without_region: `<|bbox_ID|>` is in the reasoning for each region, and for nothing else.
-    - has_global_tag: `<|global|>` is in the reasoning.
-    - tags_followed_by_words: at least MIN_WORDS words after each tag, before the next one.
-    - no_tags: of `pq`, whose reasoning has nothing to cite.
-    - reasoning_not_empty: at least MIN_WORDS words beside the tags.
-
     >>> from spatial_edit_reward import parse
     >>> verdict = parse('{"reasoning": "No visible artifacts.", "score": [20, 11]}', "pq")
     >>> failed_checks(verdict), failed_checks(verdict, score_range=(0, 10))
@@ -74,7 +65,7 @@ def failed_checks(verdict: Verdict, score_range: ScoreRange = DEFAULT_SCORE_RANG
     ids, cited = _values(regions, "id"), set(cited_ids(reasoning))
     passed = {
         "ids_in_order": all(type(value) is int and value == i for i, value in enumerate(ids)),
-        "labels_not_empty": all(isinstance(v, str) and not v.isspace() and v != "" for v in _values(regions, "label")),
+        "labels_not_empty": all(isinstance(v, str) and v.strip() != "" for v in _values(regions, "label")),
         "boxes_well_formed": all(valid_box(region) is not None for region in regions),
         "two_scores_in_range": valid_scores(verdict, score_range) is not None,
         "every_region_cited": cited >= set(range(len(regions))),

@@ -166,7 +166,7 @@ def tiff_whose_second_frame_has_no_width():
     return before + struct.pack("<H", 254) + width[2:] + after
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_no_damaged_file_raises_anything_else():
     with pytest.raises(ImageError, match="image_unreadable: Missing dimensions"):
         read_image(tiff_whose_second_frame_has_no_width())
