@@ -30,8 +30,8 @@ class RewardArguments:
     data_dir: str = field(metadata={"help": "Folder that the data stage wrote, or `make mine`."})
     reward_funcs: list[str] = field(
         metadata={
-            "help": "Rewards: a built-in name (see `python -m rewards_fn score --help`), judge, trl:NAME, package.module:function, "
-            "or one of these with its keywords as a mapping. reward_weights is of equal length."
+            "help": "Rewards: a built-in name (`python -m rewards_fn score --help` lists them), judge, trl:NAME, "
+            "package.module:function, or one of these with its keywords as a mapping. reward_weights is of equal length."
         },
     )
     overwrite: bool = field(default=False, metadata={"help": "Start over: remove what the stage wrote in output_dir."})
