@@ -129,3 +129,11 @@ def test_a_reward_of_ones_own_is_in_the_report(run_dir, plan, capsys):
     printed = capsys.readouterr().out
     assert "brevity" in printed and "empty_region_recall" in printed
     assert "brevity" in (run_dir / "report" / "report.html").read_text()
+
+
+def test_a_reward_of_ones_own_is_in_a_benchmark_run(plan, tmp_path):
+    rewards = {"entries": ["format", "tests.evaluation.test_metrics:brevity"], "weights": [1.0, 3.0]}
+    header = make_header("heldout", plan.rows, spec=plan.spec.model_dump(mode="json"), rewards=rewards)
+    figures = heldout_figures(write_run(tmp_path / "verdicts.jsonl", header, plan, answer_right(plan)), 20)["honest"]
+    assert figures["brevity"] == 0 and figures["intervals"]["brevity"] == [0, 0]
+    assert figures["reward"] == pytest.approx((0.25 + 1) / 2)
