@@ -9,6 +9,7 @@ import tomllib
 import pytest
 
 from tests.conftest import BASE, ROOT
+from tests.test_layers import ORDER
 from tests.test_words import BANNED_PARTS, BRITISH_STEMS
 
 PAGES = [
@@ -19,7 +20,6 @@ PAGES = [
     *sorted((ROOT / "recipes").glob("*/README.md")),
     *sorted((ROOT / "tools").glob("*/README.md")),
 ]
-PACKAGES = ("spatial_edit_reward", "rewards_fn", "pipeline", "data", "sft", "grpo", "export", "evaluation", "tools")
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 NOT_OURS = {"pip", "pytest", "venv", "ruff", "mypy"}
@@ -90,6 +90,11 @@ def test_spelling_is_american(page):
     assert not wrong, name(page)
 
 
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_import_order_is_the_one_that_is_tested(page):
+    assert ", ".join(f"`{package}`" for package in ORDER) in (ROOT / page).read_text()
+
+
 def test_readme_names_every_extra():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     text = (ROOT / "README.md").read_text()
@@ -138,7 +143,7 @@ def test_modules_that_are_run_exist(page):
 def test_files_that_are_named_exist(page):
     """Paths in code that start with a folder of ours and hold no placeholder (NAME, X, ...)."""
     # Not `sft/merged` and the like, which are folders of a run.
-    folders = "|".join({*PACKAGES, "recipes", "tests", "docs"} - {"data", "sft", "grpo"})
+    folders = "|".join({*ORDER, "recipes", "tests", "docs"} - {"data", "sft", "grpo"})
     if name(page) == "CHANGELOG.md":
         return  # it names what is no more
     examples = re.findall(r"^```python file=(\S+)", page.read_text(), re.MULTILINE)
@@ -161,7 +166,7 @@ def strings(tree):
 
 def test_error_strings_are_in_the_code():
     """Each quoted heading of the FAQ is in one string of the code, with anything at its `...`."""
-    files = (file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
+    files = (file for package in ORDER for file in (ROOT / package).rglob("*.py"))
     written = "\0".join(text for file in files for text in strings(ast.parse(file.read_text())))
     quoted = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "faq.md").read_text(), re.MULTILINE)
     assert len(quoted) >= 6
