@@ -178,7 +178,7 @@ def plan_sampling(setting: Setting, planned: Planned) -> None:
 def describe_time(setting: Setting, time: StepTime) -> list[str]:
     """Operations, and time at the assumed share of the card's speed, a line each."""
     steps = step_count(setting.stage, setting.rows, setting.gpus)
-    lines = [f"operations: {time.flops / 1e12:,.0f} TFLOP a step, {time.flops * steps / 1e18:,.2f} EFLOP in all"]
+    lines = [f"operations: {format_flops(time.flops)} a step, {format_flops(time.flops * steps)} in all"]
     if not time.seconds:
         return [*lines, "time: not estimated for a CPU"]
     each = sum(time.seconds.values())
@@ -197,3 +197,11 @@ def format_time(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.1f} s"
+
+
+def format_flops(flops: float) -> str:
+    """Operations in the largest unit that gives at least 10 of them."""
+    for unit, size in (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12)):
+        if flops >= 10 * size:
+            return f"{flops / size:,.1f} {unit}"
+    return f"{flops / 1e9:,.1f} GFLOP"
