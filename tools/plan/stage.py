@@ -12,7 +12,7 @@ import yaml
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
 from grpo.__main__ import RewardArguments
-from pipeline.recipe import resolve_options
+from pipeline.recipe import kind_of, resolve_options
 from pipeline.values import check_values, fields_of
 from sft.__main__ import DataArguments
 from spatial_edit_reward import Spec
@@ -51,7 +51,7 @@ def stage_files(recipe: Path) -> list[Path]:
 
 def load_stage(file: Path, overrides: Mapping[str, Any]) -> Stage:
     """The stage that `file` describes, with those of the overrides that it has a field for. Raises UserError."""
-    kind = file.stem.split("-")[0]
+    kind = kind_of(file)
     types = TYPES[kind]
     fields = fields_of(types)
     own = {name: value for name, value in overrides.items() if name in fields}

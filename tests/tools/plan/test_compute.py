@@ -59,7 +59,7 @@ def test_operations_are_those_that_torch_counts(peft, checkpointing):
 def test_what_a_step_of_stage_2_is_made_of():
     from spatial_edit_reward import Spec
     from tools.bench.plan_memory import mid_size
-    from tools.plan.compute import add, grpo_step, mean_workload, operations_by_part
+    from tools.plan.compute import add, grpo_step, mean_workload, operations_by_part, sft_step
     from tools.plan.hardware import find_card
     from tools.plan.memory import cache_bytes, weight_bytes
     from tools.plan.model import meta_model
@@ -76,6 +76,13 @@ def test_what_a_step_of_stage_2_is_made_of():
 
     def step(card=card, **changes):
         return grpo_step(model, {**options, **changes}, rows, load, 8, card, 1e14)
+
+    # Stage 1 trains, and nothing else; without checkpointing nothing is computed again.
+    for checkpointing in (True, False):
+        training = add(operations_by_part(model, load, checkpointing).values()).training
+        time = sft_step(model, {**options, "gradient_checkpointing": checkpointing}, load, 8, 1e14)
+        assert (time.flops, time.seconds["training"]) == pytest.approx((training, training / 8 / 1e14))
+    assert training < 0.85 * total.training
 
     # Training, and a completion sampled token by token, which takes what a pass over it takes.
     plain = step()

@@ -210,7 +210,7 @@ def test_unknown_cards_engines_and_options_are_named():
 def test_the_command_prints_the_resolved_recipe_and_ends_with_status_1_on_an_error(monkeypatch, capsys, tmp_path):
     from tools.plan.__main__ import main
 
-    recipe = tmp_path / "own"
+    recipe = tmp_path / "recipes" / "own"
     shutil.copytree(ROOT / "recipes/spatialreward-8b", recipe)
     (recipe / "grpo-paper.yaml").unlink()
     arguments = [str(recipe), "--gpus", "8", "--gpu", "h100-80gb", "--engine", "zero2", "--learning_rate", "2e-5"]
