@@ -49,7 +49,6 @@ def deduplicated(backend: Backend, spec: Spec, temperature: float, usage: Usage)
 
     def generate(requests: Iterable[Request]) -> Iterator[tuple[Request, Response]]:
         waiting: dict[bytes, list[Request]] = {}  # by what is sent: the requests that it answers
-        sent: dict[tuple[str, int], bytes] = {}
         repeated: list[tuple[Request, Response]] = []
 
         def to_send() -> Iterator[Request]:
@@ -63,11 +62,11 @@ def deduplicated(backend: Backend, spec: Spec, temperature: float, usage: Usage)
                     waiting[key].append(request)
                 else:
                     usage.sent += 1
-                    waiting[key], sent[request.key, request.sample] = [request], key
+                    waiting[key] = [request]
                     yield fitted
 
         for fitted, response in backend(to_send()):
-            key = sent.pop((fitted.key, fitted.sample))
+            key = request_key(fitted, spec, temperature)  # not by the caller's key, which two requests may share
             usage.prompt_tokens += response.prompt_tokens
             usage.completion_tokens += response.completion_tokens
             known[key] = response._replace(prompt_tokens=0, completion_tokens=0)

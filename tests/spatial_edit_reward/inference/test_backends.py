@@ -79,6 +79,16 @@ def test_a_request_that_comes_again_after_its_response_is_known():
     assert [each.key for each, _ in got] == ["a", "b", "a"] and len(batches) == 1
 
 
+def test_responses_find_their_requests_where_two_have_one_key():
+    requests = [make_request("edit", "First."), make_request("edit", "Second."), make_request("edit", "Third.")]
+    got = list(deduplicated(echo([]), SPEC, 0.0, Usage())(requests))
+    assert sorted((each.instruction, response.text) for each, response in got) == [
+        ("First.", "First. 0"),
+        ("Second.", "Second. 0"),
+        ("Third.", "Third. 0"),
+    ]
+
+
 def test_samples_differ_above_temperature_0_only():
     for temperature, sent in ((0.0, 1), (0.7, 3)):
         batches = []
