@@ -66,6 +66,8 @@ def _responses(file: Path, start: int) -> Iterator[tuple[int, Name, dict[str, An
     with file.open("rb") as opened:
         opened.seek(start)
         for line in opened:
+            if not line.endswith(b"\n"):  # being written, or cut off by a kill
+                return
             start += len(line)
             try:
                 content = json.loads(line)
@@ -157,13 +159,16 @@ def generate_missing(
 
 
 def _append(file: Path, line: dict[str, Any] | None, sync: bool) -> None:
-    """Writes `line` at the end of `file`, on a line of its own also where a kill left half a line."""
+    """Writes `line` at the end of `file`, in the place of half a line that a kill may have left there."""
     with _one_line_errors(file), _lock(file, "write").acquire(poll_interval=0.005), file.open("rb+") as opened:
         if line is not None:
             opened.seek(max(0, opened.seek(0, os.SEEK_END) - 1))
-            start = b"" if opened.read(1) in (b"\n", b"") else b"\n"
+            if opened.read(1) not in (b"\n", b""):  # whoever wrote it is dead: it held this lock
+                opened.seek(0)
+                opened.truncate(opened.read().rfind(b"\n") + 1)
+                opened.seek(0, os.SEEK_END)
             # In ASCII, in which half of a surrogate pair can be written too.
-            opened.write(start + json.dumps(line).encode() + b"\n")
+            opened.write(json.dumps(line).encode() + b"\n")
             opened.flush()
         if sync:
             os.fsync(opened.fileno())

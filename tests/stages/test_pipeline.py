@@ -94,12 +94,11 @@ def test_an_interrupted_evaluation_goes_on(run):
     folder, _, evaluation = run
     file = folder / "eval" / "sft.jsonl"
     before = file.read_text().splitlines()
-    cut_off = before[-2][:20]  # stays in the file as a line that is no response
-    file.write_text("\n".join(before[:-2]) + "\n" + cut_off)
+    file.write_text("\n".join(before[:-2]) + "\n" + before[-2][:20])
     record = folder / "eval" / "fingerprint.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), "finished": False}))
     succeeded(run_stage("evaluation", "heldout", "--config", evaluation))
-    assert sorted(file.read_text().splitlines()) == sorted([*before, cut_off])
+    assert sorted(file.read_text().splitlines()) == sorted(before)
 
 
 def test_grpo_logs_rewards_groups_lengths_and_samples(run):

@@ -98,11 +98,11 @@ def test_half_a_line_is_left_out_and_sent_again(tmp_path):
     assert read_header(file) == HEADER
     # Cut within a character of two bytes, as a file of an earlier version can be, and right before the line feed.
     raw = json.dumps({"key": "key1", "sample": 0, "text": "ä"}, ensure_ascii=False).encode()
-    for end, count in ((raw.index("ä".encode()) + 1, 1), (len(raw), 2)):
+    for end in (raw.index("ä".encode()) + 1, len(raw)):
         file.write_bytes(content[: content.index(b'{"key": "key1"')] + raw[:end])
-        assert len(read_responses(file)) == count
+        assert len(read_responses(file)) == 1
         generate_missing(file, names, make_request, backend, 8, "asked")
-        assert set(read_responses(file)) == set(names)
+        assert set(read_responses(file)) == set(names) and file.read_bytes().count(b"\n") == 4
 
 
 def test_lines_end_with_a_line_feed_alone_and_half_a_surrogate_pair_is_kept(tmp_path):
