@@ -41,6 +41,10 @@ FLAGS = {
 }
 
 
+# Without what a make that runs the tests would hand down: `make test`.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+
+
 @pytest.fixture
 def make(tmp_path):
     """Runs `make` with an interpreter that writes down its arguments: returns them, a list for each call."""
@@ -56,7 +60,7 @@ def make(tmp_path):
     def run(*verbs, environment=None, **values):
         (tmp_path / "calls").unlink(missing_ok=True)
         command = ["make", *verbs, f"VENV={tmp_path}", *(f"{name}={value}" for name, value in values.items())]
-        subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, **(environment or {})})
+        subprocess.run(command, cwd=ROOT, check=True, env={**ENVIRONMENT, **(environment or {})})
         return [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
 
     return run
@@ -118,13 +122,14 @@ def test_merge_takes_the_weights_of_a_stage_2_without_lora(make, tmp_path, monke
     assert "grpo/weights" in command
     run = tmp_path / "runs" / "full" / "grpo" / "weights"
     run.mkdir(parents=True)
+    (ROOT / "runs").mkdir(exist_ok=True)  # make resolves `runs/../..` only where there is one
     name = os.path.relpath(tmp_path / "runs" / "full", ROOT / "runs")
     (call,) = make("merge", RECIPE=name)
     assert call[call.index("--checkpoint") + 1] == f"runs/{name}/grpo/weights" and "--adapter" not in call
 
 
 def test_help_lists_every_verb():
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, env=ENVIRONMENT)
     listed = {line.split()[0] for line in done.stdout.splitlines()[1:]}
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
     assert listed == set(phony)
