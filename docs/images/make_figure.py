@@ -1,4 +1,4 @@
-"""Draws docs/images/verdicts.png from a finished demo: one source, three edits of it, and what the merged model said of each.
+"""Draws docs/images/verdicts.png from a finished demo: one source, three edits of it, and the merged model's verdict on each.
 
 python docs/images/make_figure.py [runs/tiny] [docs/images/verdicts.png]
 """
