@@ -99,5 +99,5 @@ test-slow: $(VENV)/ready ## the tests marked slow: stages as processes, killed a
 test-all: $(VENV)/ready ## every test
 	@$(PY) -m pytest
 
-lint: $(VENV)/ready ## ruff and mypy
+lint: $(VENV)/ready ## ruff, mypy and codespell
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

@@ -55,7 +55,7 @@ class RequestPlan:
                 keys = [row["key"]] if candidate is row else [candidate[task] for task in TASKS]
                 if not all(key and (key, number) in responses for key in keys for number in range(samples)):
                     errors = [self.errors[one] for one in (name, *keys) if one in self.errors]
-                    lines.append(f"{name}: {errors[0] if errors else 'no answer'}")
+                    lines.append(f"{name}: {errors[0] if errors else 'no response'}")
         return lines
 
 

@@ -105,9 +105,8 @@ def stage_lock(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
     try:
-        if not isinstance(
-            lock, SoftFileLock
-        ):  # what filelock falls back to where a disk has no locks: it writes its own file
+        # A SoftFileLock is what filelock falls back to where a disk has no locks, and writes its own file.
+        if not isinstance(lock, SoftFileLock):
             since = time.strftime("%Y-%m-%d %H:%M:%S")
             file.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
         yield

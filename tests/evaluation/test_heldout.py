@@ -86,7 +86,7 @@ def test_another_backend_is_asked_and_a_row_without_a_response_is_an_error(
     endpoint.answer = lambda number, body: chat("no") if len(endpoint.received) == 4 else (400, {}, b"{}")
     with (
         caplog.at_level(logging.ERROR),
-        pytest.raises(UserError, match=r"3 of 4 rows without a response, .*: no answer"),
+        pytest.raises(UserError, match=r"3 of 4 rows without a response, .*: no response"),
     ):
         write(plan, tmp_path / "m.jsonl", backend="openai")
     endpoint.answer = lambda number, body: chat("two\u2028lines \u0085")
