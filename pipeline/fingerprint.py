@@ -95,11 +95,12 @@ def is_up_to_date(folder: Path, fingerprint: Mapping[str, Any], rebuild: bool = 
     return True
 
 
-def mark_started(folder: Path, fingerprint: Mapping[str, Any]) -> None:
-    """Records what is being made in `folder`. Raises UserError where that cannot be written."""
+def mark_started(folder: Path, fingerprint: Mapping[str, Any], outputs: Iterable[str] = ()) -> None:
+    """Records what is being made in `folder`, from what. Raises UserError where that cannot be written."""
+    record = {"made_from": _as_json(fingerprint), "finished": False, "outputs": sorted(outputs)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / FILE_NAME, {"made_from": _as_json(fingerprint), "finished": False})
+        write_json(folder / FILE_NAME, record)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
 

@@ -36,9 +36,12 @@ def require_finished(folder: Path, stage: str) -> None:
 def require_own(folder: Path) -> None:
     """Raises UserError for a folder with files in it that no stage wrote: it is neither removed, replaced nor written into.
 
-    A stage's folder holds `fingerprint.json`, and so does the folder above what is in it (`sft/merged`).
+    A stage's folder holds `fingerprint.json`, and that file names what is in it (`sft/merged`).
     """
-    if folder.is_dir() and any(folder.iterdir()) and not (read_record(folder) or read_record(folder.parent)):
+    # A kill can leave the first fingerprint half written, under a name that begins like it.
+    foreign = folder.is_dir() and any(not path.name.startswith(FILE_NAME) for path in folder.iterdir())
+    parent = read_record(folder.parent)
+    if foreign and not read_record(folder) and not (parent and folder.name in parent["outputs"]):
         raise UserError(
             f"{folder} holds files of another origin (there is no {FILE_NAME} in it): nothing in it was touched; "
             "give another output_dir, or move them away"
@@ -47,9 +50,14 @@ def require_own(folder: Path) -> None:
         raise UserError(f"{folder}: cannot be written: it is a file")
 
 
+def _hidden(folder: Path, suffix: str) -> Path:
+    """A name beside `folder` that is this module's alone: a user's own copies are called otherwise."""
+    return folder.with_name(f".{folder.name}.{suffix}")
+
+
 def _set_aside(folder: Path) -> Path:
     """Gives `folder` a name that no stage reads, in one step."""
-    aside = folder.with_name(f"{folder.name}.old")
+    aside = _hidden(folder, "old")
     _discard(aside)
     try:
         return folder.rename(aside)
@@ -67,13 +75,13 @@ def _discard(folder: Path) -> None:
 
 @contextmanager
 def atomic_directory(folder: Path) -> Iterator[Path]:
-    """Yields a `.partial` sibling to write into; it takes `folder`'s place on success and is deleted on any failure.
+    """Yields a hidden sibling to write into; it takes `folder`'s place on success and is deleted on any failure.
 
-    A kill between the two renames leaves the former content as `.old`, and the next call puts it back. Raises UserError where
-    the place cannot be written, or holds files that no stage wrote.
+    A kill between the two renames leaves the former content as `.NAME.old`, and the next call puts it back. Raises UserError
+    where the folder cannot be written, or holds files that no stage wrote.
     """
     folder = folder.resolve() if folder.is_symlink() else folder
-    partial, old = folder.with_name(f"{folder.name}.partial"), folder.with_name(f"{folder.name}.old")
+    partial, old = _hidden(folder, "partial"), _hidden(folder, "old")
     require_own(folder)
     try:
         if old.exists() and not folder.exists():
@@ -170,7 +178,7 @@ def stage_output(
             if not atomic:
                 if overwrite and folder.exists():
                     _discard(_set_aside(folder))
-                mark_started(folder, made_from)
+                mark_started(folder, made_from, outputs)
             return made_from
 
         made_from = on_main(start) if on_main else start()

@@ -103,7 +103,8 @@ def random_model(
 ) -> PreTrainedModel:
     """The model of `config` with random weights, made on the device; one that is to be quantized goes through a folder."""
     torch.manual_seed(seed)
-    dtype = getattr(torch, model_args.dtype or "float32")
+    stored = config.dtype or config.get_text_config().dtype or torch.float32
+    dtype = stored if model_args.dtype == "auto" else getattr(torch, model_args.dtype or "float32")
     kernel, _ = best_attention(model_args.attn_implementation, dtype)
     with PartialState().device:
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=kernel)

@@ -141,8 +141,8 @@ def read_options(names: Iterable[str], own: type, arguments: Sequence[str] | Non
         if argument.startswith("--") and argument not in ("--", "--config"):
             name, _, value = argument[2:].partition("=")
             name = name.replace("-", "_")
-            if not any(field.startswith(name.removeprefix("no_")) for field in known):  # argparse takes beginnings too
-                raise unknown_key(Path("command line"), f"--{name}", known)
+            if not {name, name.removeprefix("no_")} & known:  # not a beginning either, which argparse would take
+                raise unknown_key(Path("command line"), f"--{name}", [f"--{field}" for field in known])
             following = arguments[index + 1 : index + 2]
             options[name] = value or (following[0] if following and not following[0].startswith("--") else "true")
     return options

@@ -185,11 +185,11 @@ def test_a_killed_merge_leaves_nothing_under_its_name_and_runs_again(adapters, t
     with subprocess.Popen(
         [sys.executable, "-m", *map(str, command)], cwd=ROOT, env=quiet(), start_new_session=True
     ) as run:
-        while run.poll() is None and not (tmp_path / "out.partial" / "model.safetensors").exists():
+        while run.poll() is None and not (tmp_path / ".out.partial" / "model.safetensors").exists():
             time.sleep(0.02)
         run.send_signal(signal.SIGKILL)
     assert run.returncode == -signal.SIGKILL
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.lock", "out.partial"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.lock", ".out.partial"]
     done = run_stage(*command)
     assert done.returncode == 0, done.stderr[-3000:]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -76,7 +76,7 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt), atomic_directory(target) as partial:
         (partial / "new").write_text("x")
     monkeypatch.undo()
-    assert names(tmp_path) == ["data.old"]
+    assert names(tmp_path) == [".data.old"]
     with pytest.raises(RuntimeError), atomic_directory(target):
         raise RuntimeError
     assert is_finished(target) and names(tmp_path) == ["data"]
@@ -108,7 +108,7 @@ def test_a_fingerprint_of_another_program_does_not_make_a_folder_ours(foreign):
 
 def test_an_empty_folder_and_one_within_a_stages_own_are_written(tmp_path):
     (tmp_path / "sft").mkdir()
-    with stage_output(tmp_path / "sft", lambda: {"a": 1}) as output:
+    with stage_output(tmp_path / "sft", lambda: {"a": 1}, outputs=["merged"]) as output:
         for _ in range(2):
             with atomic_directory(output / "merged") as partial:
                 (partial / "weights").write_text("x")
@@ -186,7 +186,7 @@ def test_a_finished_stage_whose_output_is_gone_runs_again(tmp_path, capsys):
 def test_an_atomic_output_is_finished_with_everything_in_it(tmp_path):
     for _ in range(2):
         with stage_output(tmp_path / "data", lambda: {"a": 1}, atomic=True) as output:
-            assert output.name == "data.partial"
+            assert output.name == ".data.partial"
             (output / "train.parquet").write_text("x")
         assert is_finished(tmp_path / "data")
         (tmp_path / "data" / "train.parquet").unlink()
@@ -294,3 +294,36 @@ def test_what_is_written_about_a_checkpoint_does_not_change_it(tmp_path):
 def test_a_missing_stage_is_named(tmp_path):
     with pytest.raises(UserError, match="make sft"):
         require(tmp_path / "nothing", "sft")
+
+
+def test_folders_named_like_copies_are_left_alone(tmp_path):
+    copies = [tmp_path / "data.old", tmp_path / "data.partial"]
+    for copy in copies:
+        copy.mkdir()
+        (copy / "mine.txt").write_text("x")
+    for overwrite in (False, True):
+        with stage_output(tmp_path / "data", lambda: {"a": 1}, atomic=True, overwrite=overwrite) as output:
+            if output:
+                (output / "train.parquet").write_text("x")
+    with stage_output(tmp_path / "data", lambda: {"a": 1}, overwrite=True):
+        pass
+    assert all((copy / "mine.txt").exists() for copy in copies)
+
+
+def test_a_folder_within_a_stage_is_not_the_stages_own(tmp_path):
+    with stage_output(tmp_path / "sft", lambda: {"a": 1}, outputs=["merged"]) as output:
+        (output / "merged").mkdir()
+        (output / "notes").mkdir()
+        (output / "notes" / "n.txt").write_text("x")
+        with pytest.raises(UserError, match="another origin"), atomic_directory(output / "notes"):
+            pass
+        with atomic_directory(output / "merged") as partial:
+            (partial / "model").write_text("x")
+    assert (tmp_path / "sft" / "notes" / "n.txt").exists() and (tmp_path / "sft" / "merged" / "model").exists()
+
+
+def test_half_of_the_first_fingerprint_is_no_foreign_file(tmp_path):
+    (tmp_path / "sft").mkdir()
+    (tmp_path / "sft" / "fingerprint.json.partial").write_text("{")
+    with stage_output(tmp_path / "sft", lambda: {"a": 1}) as output:
+        assert output

@@ -251,9 +251,7 @@ def stage_options(stage, file, *arguments):
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_names_of_options_are_checked_without_trl(tmp_path, stage):
     file = write(tmp_path / f"{stage}.yaml", {"learning_rate": 1, "lora_r": 2, "data_dir": "x"})
-    options = stage_options(
-        stage, file, "--data_dir", "y", "--seed=3", "--use-peft", "--no_bf16", "--per_device_train_b", "4"
-    )
+    options = stage_options(stage, file, "--data_dir", "y", "--seed=3", "--use-peft", "--no_bf16")
     assert options["data_dir"] == "y" and options["seed"] == "3" and options["use_peft"] == "true"
     for wrong, message in (
         ({"lerning_rate": 1}, "'lerning_rate'; did you mean learning_rate"),
@@ -264,8 +262,11 @@ def test_names_of_options_are_checked_without_trl(tmp_path, stage):
         with pytest.raises(UserError, match=rf"below\.yaml: unknown key {message}"):
             stage_options(stage, file)
     file = write(tmp_path / f"{stage}.yaml", {})
-    with pytest.raises(UserError, match="unknown key '--lerning_rate'; did you mean learning_rate"):
-        stage_options(stage, file, "--lerning_rate", "1")
+    for wrong, name in (("lerning_rate", "learning_rate"), ("random", "random_weights")):  # no beginnings of names
+        with pytest.raises(UserError, match=rf"command line: unknown key '--{wrong}'; did you mean .*--{name}\b"):
+            stage_options(stage, file, f"--{wrong}", "1")
+    with pytest.raises(UserError, match="unknown key '--per_device_train_b'; did you mean --per_device_train_batch_s"):
+        stage_options(stage, file, "--per_device_train_b=4")
     with pytest.raises(UserError, match="give the stage its recipe"):
         read_options((), DataArguments, [])
 

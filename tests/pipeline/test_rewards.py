@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.rewards import read_rewards
+from pipeline.rewards import read_rewards, require_rewards
 from rewards_fn.load import apply_rewards, load_rewards, reward_names, select_rewards
 from spatial_edit_reward import Spec, UserError, render
 from tests.conftest import write_recipe
@@ -87,7 +87,20 @@ def test_what_the_columns_do_not_suffice_for_is_named(tmp_path, capsys):
 def test_a_recipe_without_usable_rewards_is_named(tmp_path, funcs, weights, message):
     recipe = write_recipe(tmp_path / "grpo.yaml", "grpo", reward_funcs=funcs, reward_weights=weights)
     with pytest.raises(UserError, match=rf"grpo.yaml: .*{message}"):
-        read_rewards(recipe)
+        require_rewards(recipe)
+
+
+def test_a_recipe_with_a_service_alone_still_has_metrics(tmp_path, capsys):
+    from evaluation.metrics import group_sums, score_rows
+
+    recipe = write_recipe(tmp_path / "grpo.yaml", "grpo", reward_funcs=[f"{__name__}:remote"], reward_weights=[1])
+    selected = read_rewards(recipe)
+    assert (selected.rewards, selected.weights) == ([], [])
+    assert capsys.readouterr().err.endswith("grpo.yaml: none; left out: remote (asks a service)\n")
+    scored = score_rows([ROW], [render("pq", ROW["reference"])], selected.rewards, selected.weights, SPEC)
+    assert scored[0]["reward"] is None and scored[0]["score_agreement"] == 1
+    sums = group_sums([ROW], scored, [False], SPEC)
+    assert sums["reward"].denominator.sum() == 0 and sums["valid"].mean == 1
 
 
 def test_rewards_are_called_as_in_training():
