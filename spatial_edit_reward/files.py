@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Writes JSON in one step: the file is complete, or as it was."""
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
-    os.replace(partial, file)
+    """Writes JSON in one step: the file is complete, or as it was, also where several processes write it."""
+    partial = file.with_name(f"{file.name}.{uuid.uuid4().hex[:12]}.partial")
+    try:
+        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+        os.replace(partial, file)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def differences(old: Any, new: Any, at: str = "") -> list[str]:

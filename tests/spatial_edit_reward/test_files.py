@@ -1,7 +1,11 @@
 """JSON files as they are written, and what differs between two."""
 
 import json
+import os
 
+import pytest
+
+from spatial_edit_reward import files
 from spatial_edit_reward.files import differences, write_json
 
 
@@ -16,3 +20,21 @@ def test_json_is_written_in_one_step(tmp_path):
     write_json(tmp_path / "a.json", {"text": "é", "path": tmp_path})
     assert json.loads((tmp_path / "a.json").read_text()) == {"text": "é", "path": str(tmp_path)}
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_two_writers_of_a_json_file_do_not_meet(tmp_path, monkeypatch):
+    file, replace = tmp_path / "a.json", os.replace
+
+    def after_another(*paths):
+        monkeypatch.setattr(files.os, "replace", replace)
+        write_json(file, "the other's")
+        assert json.loads(file.read_text()) == "the other's"
+        replace(*paths)
+
+    monkeypatch.setattr(files.os, "replace", after_another)
+    write_json(file, "the last one's")
+    assert json.loads(file.read_text()) == "the last one's"
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        write_json(tmp_path / "folder", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "folder"]
