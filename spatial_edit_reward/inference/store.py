@@ -125,10 +125,10 @@ def generate_missing(
     size = max(len(names) // MAX_SHARDS + 1, 64)  # the same in every process
     remaining, missing, end = list(range(0, len(names), size)), set(names), 0
 
-    def claim(held: ExitStack, wait: bool) -> Iterator[Request]:
-        """The missing requests of the shards that no other process has; with `wait`, of all shards as others are done."""
+    def claim(held: ExitStack, starts: Sequence[int], wait: bool) -> Iterator[Request]:
+        """The missing requests of the shards at `starts` that no other process has; with `wait`, once others are done."""
         nonlocal end
-        for start in list(remaining):
+        for start in starts:
             try:
                 with _one_line_errors(file):
                     held.enter_context(_lock(file, str(start)).acquire(blocking=wait))
@@ -143,19 +143,24 @@ def generate_missing(
                 if name in missing and (request := make_request(name)) is not None:
                     yield request
 
+    def generate(starts: Sequence[int], wait: bool) -> None:
+        """Appends what the shards at `starts` lack, in one call of `backend`."""
+        with ExitStack() as held:
+            requests = claim(held, starts, wait)
+            if (first := next(requests, None)) is None:
+                return
+            for count, (request, response) in enumerate(backend(chain([first], requests)), 1):
+                line = {"key": request.key, "sample": request.sample, "task": request.task}
+                _append(file, line | response._asdict(), sync=count % batch_size == 0)
+                bar.update((request.key, request.sample) in missing)
+                missing.discard((request.key, request.sample))
+            _append(file, None, sync=True)
+
     quiet = os.environ.get("RANK", "0") != "0"
     with tqdm(total=len(names), desc=desc, unit="response", smoothing=0.05, disable=quiet) as bar:
-        for wait in (False, True):
-            with ExitStack() as held:
-                requests = claim(held, wait)
-                if (first := next(requests, None)) is None:
-                    continue
-                for count, (request, response) in enumerate(backend(chain([first], requests)), 1):
-                    line = {"key": request.key, "sample": request.sample, "task": request.task}
-                    _append(file, line | response._asdict(), sync=count % batch_size == 0)
-                    bar.update((request.key, request.sample) in missing)
-                    missing.discard((request.key, request.sample))
-                _append(file, None, sync=True)
+        generate(list(remaining), wait=False)
+        for start in list(remaining):  # a call each: waiting within one would keep its requests in flight waiting too
+            generate([start], wait=True)
 
 
 def _append(file: Path, line: dict[str, Any] | None, sync: bool) -> None:

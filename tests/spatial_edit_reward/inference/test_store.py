@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 
@@ -74,6 +75,35 @@ def test_two_processes_share_the_work_and_one_takes_over_when_the_other_dies(tmp
     writers = {line["text"].rsplit(" ", 1)[1] for line in read_responses(tmp_path / "responses.jsonl").values()}
     assert writers == {str(one.pid), str(other.pid)}
     assert sum(sent(tmp_path).values()) <= COUNT + 1
+
+
+def test_no_shard_is_waited_for_while_requests_are_in_flight(tmp_path):
+    """Another process holds two shards, and lets go of the second one when the first one's requests are answered."""
+    file, calls = tmp_path / "responses.jsonl", []
+    create(file, HEADER)
+    names = [(f"key{number}", 0) for number in range(192)]
+    holds, answered = threading.Event(), [threading.Event() for _ in range(3)]
+
+    def hold():
+        with store._lock(file, "128"):
+            with store._lock(file, "64"):
+                holds.set()
+                answered[0].wait(5)
+            answered[1].wait(2)
+
+    def backend(requests):
+        calls.append([])
+        for request in requests:
+            calls[-1].append((request.key, 0))
+            yield request, Response("yes", False)
+        answered[len(calls) - 1].set()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    holds.wait(5)
+    generate_missing(file, names, make_request, backend, 8, "asked")
+    other.join()
+    assert calls == [names[:64], names[64:128], names[128:]] and set(read_responses(file)) == set(names)
 
 
 def test_half_a_line_is_left_out_and_sent_again(tmp_path):
