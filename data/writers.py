@@ -92,23 +92,34 @@ def write(file: Path, spec: Spec, framework: str, folder: Path) -> tuple[int, in
                     (partial / image_name).write_bytes(image)
                 out.write(json.dumps(content, ensure_ascii=False) + "\n")
                 written += 1
-        move_into(partial, folder)
-        if info:
-            write_json(folder / INFO_FILE, info)
+        move_into(partial, folder, info)
     return written, len(rows) - written
 
 
-def move_into(partial: Path, folder: Path) -> None:
-    """Moves the files below `partial` to `folder`, one step each. Raises UserError, before the first, for one that is there."""
+def move_into(partial: Path, folder: Path, info: Mapping[str, Any] | None) -> None:
+    """Moves the files below `partial` to `folder`, one step each, then writes `info`; a failure undoes the moves.
+
+    Raises UserError, before the first, for a file that is there; it names what a killed run left.
+    """
     files = [file.relative_to(partial) for file in sorted(partial.rglob("*")) if file.is_file()]
-    for name in files:
-        if os.path.lexists(folder / name):
-            raise UserError(
-                f"{folder / name} is there already: nothing was written; give another folder, or move it away"
-            )
+    if there := [name for name in files if os.path.lexists(folder / name)]:
+        message = f"{folder / there[0]} is there already: nothing was written; give another folder, or move it away"
+        if killed := [path.name for path in sorted(folder.glob(".partial-*")) if path != partial]:
+            names = f"{there[0]} to {there[-1]} ({len(there)} of the names to write)" if there[1:] else str(there[0])
+            message += f"; if a run was killed there, delete what it left: {', '.join(killed)} and {names}"
+        raise UserError(message)
     (folder / "images").mkdir(exist_ok=True)
-    for name in sorted(files, key=lambda name: name.name == ROWS_FILE):  # the rows last: what they name is there
-        os.rename(partial / name, folder / name)
+    moved: list[Path] = []
+    try:
+        for name in sorted(files, key=lambda name: name.name == ROWS_FILE):  # the rows last: what they name is there
+            os.rename(partial / name, folder / name)
+            moved.append(folder / name)
+        if info:
+            write_json(folder / INFO_FILE, info)
+    except BaseException:
+        for file in moved:
+            file.unlink()
+        raise
 
 
 def suffix(content: bytes) -> str:

@@ -1,14 +1,23 @@
 """Rows written for other frameworks: read again they are the same, and what is in the folder already stays."""
 
+import errno
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from data import writers
 from data.readers import READERS
 from data.recipe import Source
 from spatial_edit_reward import load_spec
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.images import read_image
+from tests.conftest import ROOT, quiet
 from tests.data.conftest import run_module
 
 
@@ -85,6 +94,56 @@ def test_nothing_is_overwritten(small_data, others, name):
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 1 and last.startswith(f"error: {others / name}") and "already" in last
     assert content(others) == before and not [path for path in others.iterdir() if "partial" in path.name]
+
+
+@pytest.mark.parametrize("failing", [3, "dataset_info.json"])
+def test_a_failure_between_the_moves_undoes_them(small_data, others, monkeypatch, failing):
+    before, rename, replace, calls = content(others), os.rename, os.replace, []
+
+    def full(*paths):
+        target = Path(paths[1])
+        calls.extend([target] if target.is_relative_to(others) else [])
+        if target.is_relative_to(others) and failing in (len(calls), target.name):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        (rename if failing == 3 else replace)(*paths)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename" if failing == 3 else "replace", full)
+        with pytest.raises(OSError, match="No space left"):
+            writers.write(small_data / "validation.parquet", load_spec(small_data), "llamafactory", others)
+    assert content(others) == before and not [path for path in others.iterdir() if "partial" in path.name]
+    assert write(small_data, others).returncode == 0
+
+
+def test_what_a_killed_run_left_is_named(small_data, others):
+    code = """
+import os, signal, sys
+from pathlib import Path
+from data.writers import write
+from spatial_edit_reward import load_spec
+rename, moved = os.rename, []
+def then_killed(*paths):
+    rename(*paths)
+    moved.append(paths)
+    if len(moved) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+os.rename = then_killed
+data = Path(sys.argv[1])
+write(data / "validation.parquet", load_spec(data), "llamafactory", Path(sys.argv[2]))
+"""
+    before = content(others)
+    killed = subprocess.run([sys.executable, "-c", code, str(small_data), str(others)], cwd=ROOT, env=quiet())
+    assert killed.returncode == -signal.SIGKILL
+    (partial,) = others.glob(".partial-*")
+    left = sorted(file for file in others.rglob("*.*") if file.is_file() and file.relative_to(others) not in before)
+    left = [str(file.relative_to(others)) for file in left if partial not in file.parents]
+    assert len(left) == 3
+    last = write(small_data, others).stderr.strip().splitlines()[-1]
+    assert f"delete what it left: {partial.name} and {left[0]} to {left[2]} (3 of the names to write)" in last
+    shutil.rmtree(partial)
+    for name in left:
+        (others / name).unlink()
+    assert write(small_data, others).returncode == 0
 
 
 @pytest.mark.parametrize("text", ["not JSON", "[]"])
