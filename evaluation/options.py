@@ -99,8 +99,11 @@ class TryConfig(Options):
     @field_validator("source", "edited")
     @classmethod
     def _is_file(cls, value: Path, info: Any) -> Path:
+        name = info.field_name.upper()
+        if value == Path():
+            raise UserError(f"give the image {'before' if name == 'SOURCE' else 'after'} the edit: {name}=FILE")
         if not value.is_file():
-            raise UserError(f"{info.field_name.upper()}: {value}: no such image")
+            raise UserError(f"{name}: {value}: no such image")
         return value
 
 

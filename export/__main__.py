@@ -71,6 +71,8 @@ def run_push(folder: Path, repo: str, revision: str, private: bool, adapters: bo
     from export.card import FinishedRun, write_card
     from export.push import gather_adapters, merged_files, print_contents, upload
 
+    if not repo:
+        raise UserError("give the repository on the Hub: REPO=org/name (--repo)")
     try:
         validate_repo_id(repo)
     except HFValidationError as error:

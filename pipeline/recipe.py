@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import os
 import sys
@@ -189,6 +190,10 @@ def parse_stage(types: tuple[type, ...], arguments: list[str] | None = None) -> 
     parser = TrlParser(dataclass_types=types)
     parser.error = _refuse  # argparse's own would print every option first
     if "-h" in arguments or "--help" in arguments:
+        stage = Path(sys.argv[0]).parent.name
+        parser.usage = f"python -m {stage} --config recipes/NAME/{stage}.yaml [--any_option value]"
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.description = sys.modules["__main__"].__doc__
         parser.print_help()
         sys.exit(0)
     index = _config_index(arguments)
@@ -209,6 +214,9 @@ def parse_stage(types: tuple[type, ...], arguments: list[str] | None = None) -> 
         allowed = allowed_values(field, hint)
         if name in flags and everything[name] is not None and allowed:
             check_allowed(f"--{name}", everything[name], allowed)
+    for name in ("model_name_or_path", "output_dir"):
+        if not everything.get(name):
+            raise UserError(f"{file}: {name} is missing; it follows from the folder's name in recipes/NAME alone")
     check_packages(everything)
     names = (set(recipe) | flags) - NOT_FINGERPRINTED
     return parsed, {name: everything[name] for name in sorted(names) if name in everything}

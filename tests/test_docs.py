@@ -203,7 +203,7 @@ def test_python_marked_runnable_runs(page, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_python_of_the_readme_asks_a_model(tmp_path, monkeypatch):
-    """On the tiny base, which writes no verdict: everything works up to `parse`, which refuses what it wrote."""
+    """On the tiny base, which writes no verdict: everything works up to `repair`, which refuses what it wrote."""
     from PIL import Image
 
     from spatial_edit_reward import ParseFailure, Spec, save_spec
@@ -218,7 +218,7 @@ def test_python_of_the_readme_asks_a_model(tmp_path, monkeypatch):
     for file in ("source.png", "edited.png"):
         Image.new("RGB", (96, 64), "gray").save(tmp_path / file)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ParseFailure, match="no JSON"):
+    with pytest.raises(ParseFailure, match="beyond repair"):
         exec(compile(block, "README.md", "exec"), {})
 
 

@@ -39,8 +39,8 @@ def test_a_reward_that_does_not_apply_to_a_group_is_left_out():
     shares = frac_reward_zero_std(rewards, [1.0, 1.0], ["box_iou", "format"], 2)
     assert shares == {"box_iou": 1.0, "format": 0.5, "weighted_sum": 0.5}
     # one completion of a group without a reward: the group still counts, by the others
-    partly = frac_reward_zero_std([[NAN], [0.2], [0.4], [0.4]], [1.0], ["box_iou"], 2)
-    assert partly == {"box_iou": 1.0, "weighted_sum": 1.0}
+    partly = frac_reward_zero_std([[NAN], [0.2], [0.4], [0.5]], [1.0], ["box_iou"], 2)
+    assert partly == {"box_iou": 0.5, "weighted_sum": 0.5}
     nowhere = frac_reward_zero_std([[NAN], [NAN]], [1.0], ["box_iou"], 2)
     assert nowhere == {}
 

@@ -42,10 +42,12 @@ def test_extends_merges_mappings_and_replaces_lists(tmp_path):
 
 
 def test_a_circle_by_a_symlink_is_one(tmp_path):
-    write(tmp_path / "a.yaml", {"extends": "link.yaml"})
     (tmp_path / "link.yaml").symlink_to("a.yaml")
-    with pytest.raises(UserError, match="a circle"):
-        read_yaml(tmp_path / "a.yaml")
+    (tmp_path / "loop").symlink_to(".", target_is_directory=True)
+    for parent in ("link.yaml", "loop/a.yaml"):
+        write(tmp_path / "a.yaml", {"extends": parent})
+        with pytest.raises(UserError, match=rf"/a\.yaml: extends: .*/{parent}, which extends this file: a circle"):
+            read_yaml(tmp_path / "a.yaml")
 
 
 def test_extends_goes_through_every_layer_and_names_a_circle_or_a_missing_file(tmp_path):
