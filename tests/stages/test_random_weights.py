@@ -47,6 +47,19 @@ def tiny(folder, **changes):
         write_recipe(folder / f"{stage}.yaml", stage, **changes)
 
 
+def test_dtype_auto_is_that_of_the_configuration():
+    import torch
+    from transformers import AutoConfig
+    from trl import ModelConfig
+
+    from pipeline.random_weights import random_model
+
+    config = AutoConfig.from_pretrained(ROOT / "recipes" / "tiny" / "base")
+    for stored in (torch.bfloat16, None):
+        config.dtype = config.text_config.dtype = stored
+        assert random_model(config, ModelConfig(dtype="auto"), None, 0).dtype == (stored or torch.float32)
+
+
 def check(report, rows, steps):
     assert report["rows"] == rows and len(report["all_seconds"]) == steps
     assert min(report["all_seconds"][1:-1]) <= report["seconds"] <= max(report["all_seconds"][1:-1])
