@@ -25,7 +25,7 @@ from evaluation.options import BenchmarkConfig
 from evaluation.recipe import EvalRecipe
 from evaluation.requests import RequestPlan
 from evaluation.responses import Responses, load_responses
-from pipeline.fingerprint import hash_model
+from pipeline.fingerprint import hash_model, is_finished
 from pipeline.folders import require
 from pipeline.rewards import read_rewards
 from rewards_fn.load import COLUMNS
@@ -85,11 +85,12 @@ def make_header(
 
 
 def eval_file(recipe: EvalRecipe, header: Mapping[str, Any]) -> Path | None:
-    """The file in which `make eval` has asked the same model the same; None where there is none."""
-    if header["blind"] or header["expected_score"] or header["extra_body"]:
+    """The file in which a finished `make eval` has asked the same model the same; None where there is none."""
+    folder = recipe.run_dir / "eval"
+    if header["blind"] or header["expected_score"] or header["extra_body"] or not is_finished(folder):
         return None
     same = {name: header[name] for name in ("model", "weights", "backend", "samples", "temperature", "spec", "rows")}
-    for file in sorted((recipe.run_dir / "eval").glob("*.jsonl")):
+    for file in sorted(folder.glob("*.jsonl")):
         if (header_or_none(file) or {}).items() >= {**same, "adapter": None}.items():
             return file
     return None
