@@ -57,14 +57,15 @@ def is_complete(responses: Responses, candidate: Candidate) -> bool:
 def official_candidate_score(
     responses: Responses, candidate: Candidate, dimension: str, aggregation: Aggregation
 ) -> float | None:
-    """A candidate's score as the official evaluation has it, unreadable verdicts at 12.5; None where one was not given."""
+    """A candidate's score, 0..10, as the official evaluation has it, unreadable verdicts in the middle.
+
+    None where a verdict was not given.
+    """
     if not is_complete(responses, candidate):
         return None
-    sc, pq = (
-        mean_pair([lenient_scores(line["text"]) for line in responses.of(candidate[task]) if line is not None])
-        or UNREADABLE
-        for task in TASKS
-    )
+    lines = [[line for line in responses.of(candidate[task]) if line is not None] for task in TASKS]
+    score_range = responses.spec.score_range
+    sc, pq = (mean_pair([lenient_scores(line["text"], score_range) for line in of]) or UNREADABLE for of in lines)
     if dimension != "overall":
         return sc[0 if dimension == "prompt_following" else 1] / 2.5
     return combined(sc, pq, aggregation)

@@ -16,6 +16,7 @@ import numpy as np
 
 from spatial_edit_reward.boxes import finite_number
 from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE, ScoreRange
 
 Rows = Sequence[Mapping[str, Any]]
 # The models whose official headline figures arXiv 2602.07458 and secondary sources give.
@@ -29,30 +30,44 @@ NUMBER = r"[-+]?\d*\.?\d+"
 SCORES_IN_TEXT = re.compile(rf'"score"\s*:\s*\[({NUMBER}),\s*({NUMBER})(?:,\s*{NUMBER})*\]')
 
 
-def lenient_scores(text: str) -> tuple[float, float]:
+def lenient_scores(text: str, score_range: ScoreRange = DEFAULT_SCORE_RANGE) -> tuple[float, float]:
     """The two scores that the official evaluation reads out of a completion; UNREADABLE where it reads none.
 
-    Negative ones, at which it would break off, are UNREADABLE too.
+    Its rules know scores of 0..25 alone: those of another `score_range` are brought to it. Negative ones, at which it would
+    break off, are UNREADABLE too.
 
     >>> lenient_scores('Sure! {"score": [20, 10.5]}'), lenient_scores("no")
     ((20.0, 10.5), (12.5, 12.5))
+    >>> lenient_scores('{"score": [10, 2]}', score_range=(0, 10))
+    (25.0, 5.0)
     """
+    pair = _read_scores(text)
+    if pair is None:
+        return UNREADABLE
+    low, high = score_range
+    if (low, high) != DEFAULT_SCORE_RANGE:
+        top = DEFAULT_SCORE_RANGE[1]
+        pair = (pair[0] - low) / (high - low) * top, (pair[1] - low) / (high - low) * top
+    return pair if all(math.isfinite(score) and score >= 0 for score in pair) else UNREADABLE
+
+
+def _read_scores(text: str) -> tuple[float, float] | None:
+    """Two scores as they are written; None where there are none."""
     text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
     first, last = text.find("{"), text.rfind("}")
     if first < 0 or last < 0:
-        return UNREADABLE
+        return None
     content = text[first : last + 1]
     try:
-        scores = json.loads(content).get("score", UNREADABLE)
-        scores = list(scores) if isinstance(scores, (list, tuple)) else [scores]
-        scores = scores * 2 if len(scores) == 1 else scores or UNREADABLE
-        pair = float(scores[0]), float(scores[1])
+        scores = json.loads(content)["score"]
+        scores = scores if isinstance(scores, list) else [scores]
+        scores = scores * 2 if len(scores) == 1 else scores
+        return float(scores[0]), float(scores[1])
     except json.JSONDecodeError:
         match = SCORES_IN_TEXT.search(content)
-        pair = (float(match[1]), float(match[2])) if match else UNREADABLE
-    except (AttributeError, TypeError, ValueError, OverflowError, RecursionError):
-        return UNREADABLE
-    return pair if all(math.isfinite(score) and score >= 0 for score in pair) else UNREADABLE
+        return (float(match[1]), float(match[2])) if match else None
+    except (LookupError, TypeError, ValueError, OverflowError, RecursionError):
+        return None
 
 
 def combined(sc: Sequence[float], pq: Sequence[float], aggregation: str) -> float:

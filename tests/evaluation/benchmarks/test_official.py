@@ -36,6 +36,20 @@ def test_what_is_read_out_of_a_completion(text, scores):
     assert lenient_scores(text) == scores
 
 
+@pytest.mark.parametrize(
+    ("text", "score_range", "scores"),
+    [
+        ('{"score": [10, 5]}', (0.0, 10.0), (25.0, 12.5)),
+        ('{"score": [-1, 0]}', (-1.0, 1.0), (0.0, 12.5)),
+        ('{"score": [0, 5]}', (1.0, 5.0), UNREADABLE),
+        ("no", (0.0, 10.0), UNREADABLE),
+        ('{"score": [0.1, 24.7]}', (0.0, 25.0), (0.1, 24.7)),
+    ],
+)
+def test_scores_of_another_range_are_brought_to_the_official_one(text, score_range, scores):
+    assert lenient_scores(text, score_range) == scores
+
+
 def test_overall_scores_in_the_official_order_of_operations():
     sc, pq = (20.0, 10.0), (15.0, 25.0)
     assert combined(sc, pq, "weighted") == (0.6 * 8.0 + 0.4 * 4.0) ** 0.8 * (0.5 * 6.0 + 0.5 * 10.0) ** (1 - 0.8)

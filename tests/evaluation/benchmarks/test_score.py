@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from evaluation.benchmarks.figures import candidate_score, overall
+from evaluation.benchmarks.figures import candidate_score, official_candidate_score, overall
 from evaluation.benchmarks.score import file_figures
 from evaluation.options import ScoreConfig
 from evaluation.responses import verdict_rates
@@ -62,6 +62,18 @@ def test_samples_are_averaged_and_expected_scores_used_where_asked(drawn, tmp_pa
     assert file_figures(config.model_copy(update={"expected_score": True}))["honest"]["tie_rate"] == 1
     with pytest.raises(UserError, match="holds verdicts of mmrb2, not of merbench"):
         file_figures(config.model_copy(update={"bench": "merbench"}))
+
+
+def test_a_perfect_verdict_of_another_range_beats_an_unreadable_one_by_the_official_rule(drawn, tmp_path):
+    plan = read_plan("mmrb2", drawn, 1)
+    first, second = plan.rows[0]["candidates"]
+    header = make_header("mmrb2", plan.rows, spec={**SPEC.model_dump(mode="json"), "score_range": [0, 10]})
+    perfect = {first["sc"], first["pq"]}
+    run = write_run(
+        tmp_path / "verdicts.jsonl", header, plan, lambda r: verdict(r.task, [10, 10]) if r.key in perfect else "no"
+    )
+    assert official_candidate_score(run, first, "overall", "min") == 10
+    assert official_candidate_score(run, second, "overall", "min") == 5
 
 
 @pytest.mark.parametrize("scores", [None, [99, 1]])
