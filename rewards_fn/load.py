@@ -20,6 +20,16 @@ RULES: dict[str, Reward] = {"box_iou": box_iou, "score_agreement": score_agreeme
 KNOWN = {**{name: f"{rule.__module__}:{name}" for name, rule in RULES.items()}, "judge": "rewards_fn.judge:judge"}
 # The keywords that a reward gets in training, beside what the trainer knows alone (token ids, its state, its log).
 COLUMNS = ("prompts", "completions", "reference", "task", "id", "instruction", "images")
+TRAINER_ALONE = ("completion_ids", "trainer_state", "log_extra", "log_metric")
+# What reports have beside each reward under its name, so that no reward can have it: metrics, and figures of a file.
+RESERVED = frozenset(
+    (
+        *("valid", "empty_region", "score_mae", "reward", "ranking_accuracy", "tie_rate", "truncated", "scores"),
+        *("samples", "complete_samples", "coverage", "intervals", "mean_box_iou", "expected_score_agreement"),
+        *("empty_region_precision", "empty_region_recall", "said_empty", "truly_empty"),
+        *("verdicts", "unparsed_rate", "repaired_rate", "truncated_rate", "prompt_tokens", "completion_tokens"),
+    )
+)
 
 
 def _split(entry: Any) -> tuple[str, dict[str, Any]]:
@@ -54,9 +64,16 @@ def _check_keywords(name: str, function: Callable[..., Any], keywords: Mapping[s
     if unknown:
         raise TypeError(f"it takes no {', '.join(unknown)}")
     needed = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-    missing = [key for key in needed if key not in keywords]
+    missing = [key for key in needed if key not in (*keywords, *COLUMNS, *TRAINER_ALONE)]
     if missing:
         raise TypeError(f"it needs {', '.join(missing)}")
+
+
+def _check_name(function: Callable[..., Any]) -> None:
+    """Raises ValueError for a function whose name reports use for something else."""
+    (name,) = reward_names([function])
+    if name in RESERVED or function is not RULES.get(name, function):
+        raise ValueError(f"reward {name}: reports use this name for something else: rename the function")
 
 
 def _load(entry: Any, score_range: ScoreRange) -> Reward:
@@ -69,6 +86,7 @@ def _load(entry: Any, score_range: ScoreRange) -> Reward:
         _check_keywords(name, function, keywords)
     except TypeError as error:
         raise ValueError(f"reward {name!r}: {error}") from None
+    _check_name(function)
     if "score_range" in inspect.signature(function).parameters:
         keywords = {"score_range": score_range, **keywords}
     if not keywords:
@@ -85,7 +103,7 @@ def load_rewards(entries: Sequence[Any], score_range: ScoreRange = DEFAULT_SCORE
         score_range: given to every reward that takes a `score_range`, unless its entry names another.
 
     Raises:
-        ValueError: anything else than such an entry.
+        ValueError: anything else than such an entry, or a function with a name that reports use for something else.
 
     >>> [reward.__name__ for reward in load_rewards(["format", {"box_iou": {"power": 0.5}}])]
     ['format', 'box_iou']
@@ -96,8 +114,11 @@ def load_rewards(entries: Sequence[Any], score_range: ScoreRange = DEFAULT_SCORE
     names = reward_names(rewards)
     for i, name in enumerate(names):
         if name in names[:i]:  # one reward with other keywords, or two modules' functions: logs tell them apart
+            numbered = f"{name}_{names[: i + 1].count(name)}"
+            if numbered in names:
+                raise ValueError(f"reward {numbered}: another {name} gets this name: rename the function")
             rewards[i] = functools.update_wrapper(functools.partial(rewards[i]), rewards[i])
-            rewards[i].__name__ = f"{name}_{names[: i + 1].count(name)}"
+            rewards[i].__name__ = numbered
     return rewards
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from evaluation.metrics import METRICS, GroupSums, group_sums, interval, ranking_parts, score_rows
 from rewards_fn import RULES, box_iou, format, load_rewards, score_agreement
+from rewards_fn.load import RESERVED
 from spatial_edit_reward import Spec, render
 
 SPEC = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=320)
@@ -97,6 +98,10 @@ def test_an_interval_holds_95_percent():
     values = np.random.default_rng(1).normal(size=400)
     figures = interval(GroupSums(values, np.ones(400)), 4000, 0)
     assert math.isclose(figures["high"] - figures["low"], 2 * 1.96 * values.std() / 20, rel_tol=0.04)
+
+
+def test_no_metric_has_a_name_that_a_reward_can_have():
+    assert set(METRICS) - set(RULES) <= RESERVED
 
 
 def brevity(completions, task, **kwargs):

@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import sys
+import types
 
 import pytest
 from hypothesis import assume, given
@@ -325,6 +327,46 @@ def test_load_rewards():
 def test_load_rewards_says_what_is_wrong(entries, message):
     with pytest.raises(ValueError, match=message):
         load_rewards(entries)
+
+
+def named(name, monkeypatch):
+    """The entry of a reward with that name in a module which is none of ours."""
+
+    def own(completions, **kwargs):
+        return [1.0] * len(completions)
+
+    own.__name__ = name
+    monkeypatch.setitem(sys.modules, "own_rewards", types.SimpleNamespace(own=own))
+    return "own_rewards:own"
+
+
+@pytest.mark.parametrize(
+    "name", ["reward", "truncated", "scores", "tie_rate", "coverage", "unparsed_rate", "format", "box_iou"]
+)
+def test_a_reward_cannot_have_a_name_that_reports_use_for_something_else(name, monkeypatch):
+    with pytest.raises(ValueError, match=f"^reward {name}: reports use this name for something else: rename"):
+        load_rewards(["score_agreement", named(name, monkeypatch)])
+
+
+def test_a_rule_by_its_path_and_twice_is_no_other_reward(monkeypatch):
+    entries = ["box_iou", {"rewards_fn.box_iou:box_iou": {"power": 0.5}}, named("judge", monkeypatch)]
+    assert [reward.__name__ for reward in load_rewards(entries)] == ["box_iou", "box_iou_2", "judge"]
+    with pytest.raises(ValueError, match=r"^reward box_iou_2: another box_iou gets this name"):
+        load_rewards([*entries[:2], named("box_iou_2", monkeypatch)])
+
+
+def keyword_only(*, completions, reference, completion_ids, **kwargs):
+    return [1.0] * len(completions)
+
+
+def needs_limit(*, completions, limit, **kwargs):
+    return [1.0] * len(completions)
+
+
+def test_a_required_keyword_is_one_that_training_gives_or_the_entry():
+    assert load_rewards([f"{__name__}:keyword_only"]) == [keyword_only]
+    with pytest.raises(ValueError, match=r"it needs limit$"):
+        load_rewards([f"{__name__}:needs_limit"])
 
 
 def test_weighted_mean_is_over_what_applies():
