@@ -7,6 +7,7 @@ it knows without looking where every image is replaced by a gray one ("blind").
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,9 +23,9 @@ from evaluation.responses import Line, Responses, readable_scores, verdict_rates
 from pipeline.fingerprint import hash_files, hash_model
 from pipeline.folders import require, require_finished, stage_output
 from rewards_fn import RULES
-from rewards_fn.load import Selected, select_rewards
+from rewards_fn.load import Selected, load_rewards, select_rewards
 from spatial_edit_reward import Spec, load_spec
-from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.errors import UserError, one_line
 from spatial_edit_reward.images import encode, fit
 from spatial_edit_reward.inference.backends import open_backend
 from spatial_edit_reward.inference.store import create, generate_missing, read_responses
@@ -126,9 +127,23 @@ def write_responses(
 
 
 def header_rewards(responses: Responses) -> Selected:
-    """The rewards that the header names, for use without a recipe; else the rules, a weight of 1 each."""
+    """The rewards that the header names, for use without a recipe; else the rules, a weight of 1 each.
+
+    What cannot be loaded here, such as a function of another machine's module, is left out, which stderr says.
+    """
     named = responses.header.get("rewards") or {"entries": list(RULES), "weights": [1.0] * len(RULES)}
-    return select_rewards(named["entries"], named["weights"], score_range=responses.spec.score_range)
+    entries, weights = [], []
+    for entry, weight in zip(named["entries"], named["weights"], strict=True):
+        try:
+            load_rewards([entry])
+        except ValueError as error:
+            print(f"left out of the figures: {one_line(error)}", file=sys.stderr)
+        else:
+            entries.append(entry)
+            weights.append(weight)
+    if not entries:
+        return Selected([], [], [], {})
+    return select_rewards(entries, weights, score_range=responses.spec.score_range)
 
 
 def heldout_figures(responses: Responses, resamples: int, rewards: Selected | None = None) -> dict[str, Any]:

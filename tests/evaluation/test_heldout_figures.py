@@ -12,6 +12,7 @@ from evaluation.options import BenchmarkConfig, ScoreConfig
 from evaluation.recipe import EvalRecipe
 from spatial_edit_reward import load_spec, render
 from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.inference.request import Response
 from tests.conftest import BASE
 from tests.evaluation.benchmarks.runs import make_header, write_run
 
@@ -137,3 +138,50 @@ def test_a_reward_of_ones_own_is_in_a_benchmark_run(plan, tmp_path):
     figures = heldout_figures(write_run(tmp_path / "verdicts.jsonl", header, plan, answer_right(plan)), 20)["honest"]
     assert figures["brevity"] == 0 and figures["intervals"]["brevity"] == [0, 0]
     assert figures["reward"] == pytest.approx((0.25 + 1) / 2)
+
+
+@pytest.mark.parametrize("own", ["gone_rewards:brevity", "tests.evaluation.test_heldout_figures:reward"])
+def test_a_reward_that_cannot_be_loaded_here_is_left_out(plan, tmp_path, capsys, own):
+    file = tmp_path / "verdicts.jsonl"
+
+    def reward_of(entries, weights):
+        rewards = {"entries": entries, "weights": weights}
+        header = make_header("heldout", plan.rows, spec=plan.spec.model_dump(mode="json"), rewards=rewards)
+        write_run(file, header, plan, answer_right(plan))
+        return file_figures(ScoreConfig(bench="heldout", file=file, bootstrap_samples=20))["honest"]["reward"]
+
+    assert reward_of([own, "format"], [3.0, 1.0]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out of the figures")]
+    assert own.split(":")[own.endswith("reward")] in line
+    assert reward_of([own], [1.0]) is None
+
+
+def reward(completions, **kwargs):
+    return [0.0] * len(completions)
+
+
+def test_a_killed_eval_is_not_taken_for_a_benchmark_run_on_the_held_out_rows(run_dir, plan):
+    from evaluation.benchmarks.run import make_header as header_of
+    from evaluation.benchmarks.run import run_one
+    from pipeline.fingerprint import mark_finished, mark_started
+
+    recipe = make_recipe(run_dir)
+    config = BenchmarkConfig(bench="heldout", config="eval.yaml", model=str(run_dir / "merge"))
+    mark_started(run_dir / "eval", {})
+    header = header_of(recipe, config, "heldout", plan, blind=False) | {"adapter": None}
+    file, right = run_dir / "eval" / "merged.jsonl", answer_right(plan)
+    first = plan.names(1)[0]
+    write_run(file, header, plan, lambda request: right(request) if request.key == first[0] else None)
+    asked = []
+
+    def backend(requests):
+        for request in requests:
+            asked.append(request.key)
+            yield request, Response(right(request), False)
+
+    assert run_one(recipe, config, "heldout", backend, plan.spec)
+    assert len(asked) == len(plan.names(1))
+    # the same file of a finished stage is taken
+    write_run(file, header, plan, right)
+    mark_finished(run_dir / "eval", {})
+    assert run_one(recipe, config, "heldout", backend, plan.spec) and len(asked) == len(plan.names(1))
