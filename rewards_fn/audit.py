@@ -57,7 +57,7 @@ def read_recipe(config: Path, score_range: ScoreRange = DEFAULT_SCORE_RANGE) -> 
         raise UserError(
             f"--config needs a checkout of the repository ({error}): give --rewards and --weights"
         ) from None
-    selected: Selected = recipes.read_rewards(config, COLUMNS, score_range)
+    selected: Selected = recipes.require_rewards(config, COLUMNS, score_range)
     return selected
 
 
