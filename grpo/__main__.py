@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.fingerprint import hash_files, hash_model
+from pipeline.fingerprint import FILE_NAME, hash_files, hash_model
 from pipeline.folders import require, require_finished, stage_output
 from pipeline.recipe import check_options, parse_stage, read_options, recipe_file
 from spatial_edit_reward import load_spec
@@ -63,6 +63,8 @@ def check_inputs(options: dict[str, Any]) -> None:
     if "data_dir" in options:
         data = Path(options["data_dir"])
         require(data, "mine" if data.name == "mine" else "data")
+        if data.name == "mine" and (data / FILE_NAME).exists():
+            require_finished(data, "mine")
 
 
 @one_line_errors

@@ -51,12 +51,18 @@ def hard_rows(
 
 
 def make_report(values: np.ndarray, kept: np.ndarray) -> dict[str, Any]:
-    """What `mine_report.json` holds: counts, mean rewards, and the histogram of the rows' mean rewards, all and kept."""
+    """What `mine_report.json` holds: counts, mean rewards, and the histogram of the rows' mean rewards, all and kept.
+
+    A mean over no row that a reward applies to is None.
+    """
     mean, edges = values.mean(axis=1), np.linspace(0, 1, BINS + 1)
     return {
         "candidates": len(values),
         "kept": len(kept),
-        "mean_reward": {"all": float(np.nanmean(mean)), "kept": float(mean[kept].mean()) if len(kept) else None},
+        "mean_reward": {
+            "all": None if np.isnan(mean).all() else float(np.nanmean(mean)),
+            "kept": float(mean[kept].mean()) if len(kept) else None,
+        },
         "histogram": {
             "edges": [round(float(edge), 3) for edge in edges],
             "all": np.histogram(mean, edges)[0].tolist(),

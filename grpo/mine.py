@@ -4,13 +4,15 @@ python -m grpo.mine --config recipes/tiny/mine.yaml
 torchrun --nproc_per_node 8 -m grpo.mine --config recipes/spatialreward-8b/mine.yaml
 
 Samples are stored by model, sampling and row: what is there is not generated again, after a kill as after a change of
-thresholds or data. With `backend: vllm` one process is enough; it needs the extra `vllm`.
+thresholds or data. After a kill the batches are others, so what was not yet there may be sampled differently than without.
+With `backend: vllm` one process is enough; it needs the extra `vllm`.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import shutil
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +24,7 @@ from grpo.hard_rows import hard_rows, make_report, print_histogram, sample_rewar
 from pipeline.fingerprint import hash_files, hash_model
 from pipeline.folders import require, stage_output
 from pipeline.recipe import load_config, read_yaml
-from pipeline.rewards import read_rewards
+from pipeline.rewards import require_rewards
 from rewards_fn.load import Selected
 from spatial_edit_reward import Spec, load_spec
 from spatial_edit_reward.errors import UserError, one_line_errors
@@ -116,7 +118,9 @@ def select_rows(
             f"at least {config.min_reward_std:g}: see {output / 'mine_report.json'}"
         )
     shutil.copyfile(model / FILE_NAME, output / FILE_NAME)
-    rows.select(kept).to_parquet(str(output / "rl.parquet"))
+    partial = output / "rl.parquet.partial"
+    rows.select(kept).to_parquet(str(partial))
+    os.replace(partial, output / "rl.parquet")
     print(f"{len(kept)} of {len(rows)} rows kept: {output / 'rl.parquet'} (data_dir: {output} in grpo.yaml)")
 
 
@@ -125,7 +129,7 @@ def mine(config: MineConfig, overwrite: bool) -> None:
     model = require(config.run_dir / "sft" / "merged", "sft")
     rows_file = require(config.run_dir / "data" / "rl.parquet", "data")
     spec = load_spec(model)
-    selected, weights = read_rewards(config.rewards_from, score_range=spec.score_range), hash_model(str(model))
+    selected, weights = require_rewards(config.rewards_from, score_range=spec.score_range), hash_model(str(model))
 
     import torch
     from accelerate import PartialState
@@ -150,6 +154,8 @@ def mine(config: MineConfig, overwrite: bool) -> None:
     ) as output:
         if output is not None:
             rows = load_rows(rows_file, spec)
+            if not len(rows):
+                raise UserError(f"{rows_file}: no rows, so there is nothing to sample")
             keys = row_keys(rows)
             file = write_samples(config, model, weights, rows, keys, spec, output / "samples")
         destroy_process_group()

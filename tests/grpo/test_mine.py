@@ -1,6 +1,7 @@
 """Mining: which rows are kept, and that samples are generated once, whatever stops or changes in between."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo.hard_rows import hard_rows, sample_rewards
+from grpo.hard_rows import hard_rows, make_report, sample_rewards
 from grpo.mine import MineConfig, mine
 from rewards_fn import box_iou, score_agreement
 from spatial_edit_reward import load_spec, render
@@ -91,10 +92,13 @@ def test_samples_of_any_backend_are_stored_and_asked_for_once(mined_run, endpoin
     assert {(body["temperature"], body["top_p"]) for body in endpoint.received} == {(1.0, 0.5)}
     texts = [line["text"] for line in read_responses(samples_in(run)).values()]
     assert texts == [valid] * 48 and json.loads((run / "mine" / "mine_report.json").read_text())["kept"] == 24
+    os.link(run / "mine" / "rl.parquet", run / "earlier.parquet")
 
     # More samples: those that are there are not asked for again. Other thresholds: none is.
     mine(config_of(run, backend="openai", top_p=0.5, samples=3), overwrite=False)
     assert len(endpoint.received) == 49 + 24
+    assert not (run / "mine" / "rl.parquet").samefile(run / "earlier.parquet"), "written in place"
+    assert not list((run / "mine").glob("*.partial"))
     with pytest.raises(UserError, match=r"no row has a mean reward in 0\.99"):
         mine(config_of(run, backend="openai", top_p=0.5, min_mean_reward=0.99), overwrite=False)
     assert len(endpoint.received) == 49 + 24
@@ -140,6 +144,14 @@ def test_processes_share_the_rows(mined_run):
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(read_responses(samples_in(run))) == 48 and samples_in(run).read_text().count("\n") == 49
     assert done.stdout.count("24 candidates, 24 kept") == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_mean_over_no_reward_is_none():
+    report = make_report(np.full((2, 3), np.nan), np.array([], int))
+    assert report["mean_reward"] == {"all": None, "kept": None} and sum(report["histogram"]["all"]) == 0
+    report = make_report(np.array([[np.nan, np.nan], [0.25, 0.75]]), np.array([1]))
+    assert report["mean_reward"] == {"all": 0.5, "kept": 0.5}
 
 
 def test_mining_names_the_missing_stage(mined_run):

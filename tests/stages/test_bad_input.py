@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from pipeline.fingerprint import mark_started
 from spatial_edit_reward import Spec, save_spec
 from tests.conftest import BASE, ROOT, run_stage, write_recipe
 
@@ -81,6 +82,9 @@ def test_the_report_and_stage_2_name_a_stage_that_is_not_finished(tmp_path, run,
     one_error(
         run("grpo", "--config", write_recipe(tmp_path / "grpo.yaml", "grpo", **mine)), "mine is not there", "make mine"
     )
+    mark_started(tmp_path / "mine", {})  # made anew, and killed: the earlier rows are still there
+    (tmp_path / "mine" / "rl.parquet").write_bytes(b"earlier rows")
+    one_error(run("grpo", "--config", tmp_path / "grpo.yaml"), "mine is not finished", "make mine")
     assert not (tmp_path / "out").exists()
 
 
