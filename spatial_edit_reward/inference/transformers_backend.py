@@ -33,7 +33,8 @@ def open_transformers(
     """The checkpoint `name`, loaded. Raises UserError where it cannot be, or cannot give expected scores.
 
     A batch takes as long as its longest completion. So without `sampling` a batch ends with the last but a few, and what was
-    cut off there is generated again, with its like, up to the limit.
+    cut off there is generated again, with its like, up to the limit. What a batch samples depends on which requests are in it,
+    so after a kill, which changes the batches, sampled completions may differ; greedy ones differ by rounding alone, if at all.
     """
     model, processor = load_for_inference(name, spec, adapter)
     if expected_score and not digits_stand_alone(processor):
