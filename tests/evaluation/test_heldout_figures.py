@@ -172,16 +172,16 @@ def test_a_killed_eval_is_not_taken_for_a_benchmark_run_on_the_held_out_rows(run
     file, right = run_dir / "eval" / "merged.jsonl", answer_right(plan)
     first = plan.names(1)[0]
     write_run(file, header, plan, lambda request: right(request) if request.key == first[0] else None)
-    asked = []
+    received = []
 
     def backend(requests):
         for request in requests:
-            asked.append(request.key)
+            received.append(request.key)
             yield request, Response(right(request), False)
 
     assert run_one(recipe, config, "heldout", backend, plan.spec)
-    assert len(asked) == len(plan.names(1))
+    assert len(received) == len(plan.names(1))
     # the same file of a finished stage is taken
     write_run(file, header, plan, right)
     mark_finished(run_dir / "eval", {})
-    assert run_one(recipe, config, "heldout", backend, plan.spec) and len(asked) == len(plan.names(1))
+    assert run_one(recipe, config, "heldout", backend, plan.spec) and len(received) == len(plan.names(1))
