@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.fingerprint import FILE_NAME, hash_files, hash_model
 from pipeline.folders import require, require_finished, stage_output
-from pipeline.recipe import check_options, parse_stage, read_options, recipe_file
+from pipeline.recipe import check_options, parse_stage, read_options, recipe_file, require_model
 from spatial_edit_reward import load_spec
 from spatial_edit_reward.errors import UserError, one_line_errors
 from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE
@@ -82,6 +82,8 @@ def main() -> None:
     arguments = [*sys.argv[1:], *(check_options(options, "grpo") if checking else [])]
     (args, stage_args, model_args), recipe = parse_stage((GRPOConfig, RewardArguments, ModelConfig), arguments)
     check_save_steps(args)
+    if not checking:
+        require_model(model_args, recipe_file(arguments))
     score_range = DEFAULT_SCORE_RANGE if checking else load_spec(Path(model_args.model_name_or_path)).score_range
     try:
         rewards = load_rewards(stage_args.reward_funcs, score_range)

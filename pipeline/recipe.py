@@ -214,12 +214,17 @@ def parse_stage(types: tuple[type, ...], arguments: list[str] | None = None) -> 
         allowed = allowed_values(field, hint)
         if name in flags and everything[name] is not None and allowed:
             check_allowed(f"--{name}", everything[name], allowed)
-    for name in ("model_name_or_path", "output_dir"):
-        if not everything.get(name):
-            raise UserError(f"{file}: {name} is missing; it follows from the folder's name in recipes/NAME alone")
     check_packages(everything)
     names = (set(recipe) | flags) - NOT_FINGERPRINTED
     return parsed, {name: everything[name] for name in sorted(names) if name in everything}
+
+
+def require_model(model_args: Any, file: Path) -> None:
+    """Raises UserError where neither the recipe `file` nor its folder names the weights to start from."""
+    if not model_args.model_name_or_path:
+        raise UserError(
+            f"{file}: model_name_or_path is missing: it follows from the folder's name in recipes/NAME alone"
+        )
 
 
 def _refuse(message: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.fingerprint import hash_files, hash_model
 from pipeline.folders import require, stage_output
-from pipeline.recipe import check_options, parse_stage, read_options, recipe_file
+from pipeline.recipe import check_options, parse_stage, read_options, recipe_file, require_model
 from spatial_edit_reward.errors import one_line_errors
 
 
@@ -46,6 +46,8 @@ def main() -> None:
 
     arguments = [*sys.argv[1:], *(check_options(options, "sft") if checking else [])]
     (args, data_args, model_args), recipe = parse_stage((SFTConfig, DataArguments, ModelConfig), arguments)
+    if not checking:
+        require_model(model_args, recipe_file(arguments))
     check_processes(args)
     if checking:
         from sft.train import check

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -14,7 +15,7 @@ import yaml
 from data.recipe import DataRecipe
 from evaluation.recipe import EvalRecipe
 from grpo.__main__ import RewardArguments
-from pipeline.recipe import load_config, parse_stage, read_options, read_yaml, resolve_options
+from pipeline.recipe import load_config, parse_stage, read_options, read_yaml, require_model, resolve_options
 from pipeline.values import ALLOWED, check_values, field_names, fields_of
 from sft.__main__ import DataArguments
 from spatial_edit_reward.errors import UserError
@@ -172,6 +173,11 @@ def test_a_missing_option_or_package_is_one_line(tmp_path, types):
     if find_spec("vllm") is None:
         with pytest.raises(UserError, match=r"use_vllm needs vllm, .*\[vllm\]"):
             parse_stage(types["grpo"], ["--config", str(file), "--data_dir", "x", "--use_vllm", "true"])
+
+
+def test_weights_that_nothing_names_are_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"grpo\.yaml: model_name_or_path is missing"):
+        require_model(SimpleNamespace(model_name_or_path=None), tmp_path / "grpo.yaml")
 
 
 def test_values_that_trl_would_only_miss_in_the_middle_of_a_run(tmp_path, types):
