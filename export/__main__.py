@@ -38,7 +38,7 @@ def run_merge(base: str, adapters: Sequence[Path], checkpoint: Path | None, fold
 
             folders = [*reversed(trained), Path(base)]
             spec = load_spec(next((path for path in folders if (path / SPEC).exists()), folders[0]))
-            write_verified(base, adapters, spec, partial, checkpoint)
+            write_verified(base, adapters, spec, folder, partial, checkpoint)
 
 
 def run_verify(folder: Path, base: str, adapters: Sequence[Path], checkpoint: Path | None) -> None:

@@ -161,14 +161,15 @@ def write_merged(base: Path, change: Change, spec: Spec, folder: Path) -> None:
 
 
 def write_verified(
-    base: str, adapters: Sequence[Path], spec: Spec, partial: Path, checkpoint: Path | None = None
+    base: str, adapters: Sequence[Path], spec: Spec, folder: Path, partial: Path, checkpoint: Path | None = None
 ) -> None:
     """Merges `adapters` into `base` in the order of training, into the empty folder `partial`; verifies it in a new process.
 
-    With `checkpoint`, the weights are those of a full fine-tune instead. Raises UserError where anything cannot be merged,
-    cannot be written, or does not pass a check; then `partial` is to be deleted.
+    With `checkpoint`, the weights are those of a full fine-tune instead. Raises UserError, which names the merge by the
+    `folder` that it becomes, where anything cannot be merged, cannot be written, or does not pass a check; then `partial` is
+    to be deleted.
     """
-    source, folder = local_folder(base), partial.with_suffix("")
+    source = local_folder(base)
     change = finetuned(source, checkpoint) if checkpoint else adapted(source, adapters)
     trained = ["--checkpoint", str(checkpoint)] if checkpoint else ["--adapter", *map(str, adapters)]
     print(f"merging {', '.join(trained[1:])} into {base}", flush=True)
@@ -184,4 +185,4 @@ def write_verified(
 def merge(base: str, adapters: Sequence[Path], spec: Spec, folder: Path, checkpoint: Path | None = None) -> None:
     """`write_verified` as `folder`, which appears only if every check passed."""
     with atomic_directory(folder) as partial:
-        write_verified(base, adapters, spec, partial, checkpoint)
+        write_verified(base, adapters, spec, folder, partial, checkpoint)
