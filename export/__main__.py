@@ -98,9 +98,13 @@ def parse_arguments() -> argparse.Namespace:
         prog="python -m export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True)
-    merge = commands.add_parser("merge", help="merge adapters into their base, verify, save")
-    verify = commands.add_parser("verify", help="check a merged checkpoint against what it was made from")
-    push = commands.add_parser("push", help="publish a run's merged model on the Hub (dry run without --confirm)")
+
+    def add_command(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text)
+
+    merge = add_command("merge", "merge adapters into their base, verify, save")
+    verify = add_command("verify", "check a merged checkpoint against what it was made from")
+    push = add_command("push", "publish a run's merged model on the Hub (dry run without --confirm)")
     for command, function in ((merge, run_merge), (verify, run_verify), (push, run_push)):
         command.set_defaults(function=function)
     merge.add_argument("--output_dir", dest="folder", metavar="FOLDER", type=Path, required=True)
