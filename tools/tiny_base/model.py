@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 from transformers import (
     GenerationConfig,
     Qwen2TokenizerFast,
-    Qwen2VLImageProcessor,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLProcessor,
-    Qwen3VLVideoProcessor,
 )
 
+from pipeline.qwen import qwen_processor
 from spatial_edit_reward import Spec
 from spatial_edit_reward.spec import Pixels
 
@@ -78,23 +75,8 @@ def tiny_config(tokenizer: Qwen2TokenizerFast) -> Qwen3VLConfig:
 
 
 def tiny_processor(tokenizer: Qwen2TokenizerFast) -> Qwen3VLProcessor:
-    """Qwen3-VL's processor with the tiny patch size and the spec's pixel limits; the chat template is TRL's copy of Qwen's."""
-    template = files("trl").joinpath("chat_templates/qwen3_vl.jinja").read_text()
-    tokenizer.chat_template = template
-    shared = {
-        "patch_size": PATCH,
-        "merge_size": MERGE,
-        "temporal_patch_size": 2,
-        "image_mean": [0.5] * 3,
-        "image_std": [0.5] * 3,
-        "size": {"shortest_edge": SPEC.pixels.min, "longest_edge": SPEC.pixels.max},
-    }
-    return Qwen3VLProcessor(
-        image_processor=Qwen2VLImageProcessor(**shared),
-        tokenizer=tokenizer,
-        video_processor=Qwen3VLVideoProcessor(**shared),
-        chat_template=template,
-    )
+    """Qwen3-VL's processor with the tiny patch size and the spec's pixel limits."""
+    return qwen_processor(tokenizer, PATCH, {"shortest_edge": SPEC.pixels.min, "longest_edge": SPEC.pixels.max})
 
 
 def tiny_model(tokenizer: Qwen2TokenizerFast) -> Qwen3VLForConditionalGeneration:
