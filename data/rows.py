@@ -13,16 +13,17 @@ source     the dataset it came from
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatial_edit_reward import TASKS, Spec, Task
+from data.stored_rows import StoredRows
+from spatial_edit_reward import TASKS, Spec
 from spatial_edit_reward.boxes import BOX_SCALE, valid_box
 from spatial_edit_reward.chat import IMAGES_OF_TASK, completion_messages, prompt_messages
-from spatial_edit_reward.errors import UserError, one_line
+from spatial_edit_reward.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -69,15 +70,10 @@ def row_error(row: Mapping[str, Any], spec: Spec) -> str | None:
     return None
 
 
-def load_rows(file: Path, spec: Spec) -> Dataset:
-    """The canonical rows of a Parquet file, images decoded when read. Raises UserError naming the first bad row."""
-    from datasets import Dataset, Image, List
-
-    try:
-        rows = Dataset.from_parquet(str(file), features=features())
-    except Exception as error:  # datasets raises many kinds for a broken file or one of another shape
-        raise UserError(f"{file}: not a Parquet file of canonical rows: {one_line(error)}") from None
-    for row in rows.cast_column("images", List(Image(decode=False))):
+def load_rows(file: Path, spec: Spec) -> StoredRows:
+    """The canonical rows of a Parquet file, each read when it is asked for. Raises UserError naming the first bad row."""
+    rows = StoredRows(file, features().arrow_schema)
+    for row in rows.texts():
         reason = row_error(row, spec)
         if reason:
             raise UserError(f"{file}: row {row['id']!r}: {reason}")
@@ -95,21 +91,36 @@ def as_decimals(reference: Mapping[str, Any]) -> dict[str, Any]:
     return {**reference, "edit_region": regions, "score": shortest(reference["score"])}
 
 
-def for_training(rows: Dataset, spec: Spec, completions: bool) -> Dataset:
-    """Canonical rows with a `prompt` column, and with a `completion` one if `completions`: what TRL's trainers take.
+def for_training(rows: StoredRows, spec: Spec, completions: bool) -> Dataset:
+    """What TRL's trainers take: a `prompt` for each canonical row, and a `completion` if `completions`, made as it is read.
 
-    Raises UserError where a row's reference cannot be written as a completion.
+    A table of numbers with the name of the one column that every trainer keeps. Raises UserError where a row's reference cannot
+    be written as a completion.
     """
+    from datasets import Dataset
 
-    def messages(row_id: str, task: Task, instruction: str, reference: Mapping[str, Any]) -> dict[str, Any]:
-        prompt = prompt_messages(task, instruction, spec)
-        if not completions:
-            return {"prompt": prompt}
-        try:
-            completion = completion_messages(task, as_decimals(reference))
-        except ValueError as error:
-            raise UserError(f"row {row_id!r} cannot be trained on: {error}") from None
-        return {"prompt": prompt, "completion": completion}
+    for row in rows.texts() if completions else ():
+        messages(row, spec, completions)
+    return Dataset.from_dict({"images": range(len(rows))}).with_transform(
+        partial(training_batch, rows=rows, spec=spec, completions=completions)
+    )
 
-    columns = ["id", "task", "instruction", "reference"]
-    return rows.map(messages, input_columns=columns, desc="prompts", keep_in_memory=True)
+
+def training_batch(batch: Mapping[str, list[int]], rows: StoredRows, spec: Spec, completions: bool) -> dict[str, Any]:
+    """The columns of the rows whose numbers `batch` holds."""
+    chosen = [rows[index] for index in batch["images"]]
+    names = ("id", "images") if completions else ("id", "task", "instruction", "images", "reference")
+    columns: dict[str, Any] = {name: [row[name] for row in chosen] for name in names}
+    for row in chosen:
+        for name, chat in messages(row, spec, completions).items():
+            columns.setdefault(name, []).append(chat)
+    return columns
+
+
+def messages(row: Mapping[str, Any], spec: Spec, completion: bool) -> dict[str, Any]:
+    """The `prompt` of a row, and with `completion` that too. Raises UserError where its reference is no complete verdict."""
+    chats = {"prompt": prompt_messages(row["task"], row["instruction"], spec)}
+    try:
+        return chats | ({"completion": completion_messages(row["task"], as_decimals(row["reference"]))} if completion else {})
+    except ValueError as error:
+        raise UserError(f"row {row['id']!r} cannot be trained on: {error}") from None

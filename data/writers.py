@@ -55,7 +55,7 @@ def dataset_info(folder: Path) -> dict[str, Any]:
     """LLaMA-Factory's `dataset_info.json` in `folder` with our entry added. Raises UserError where it is there already."""
     file = folder / INFO_FILE
     try:
-        info = json.loads(file.read_text()) if file.exists() else {}
+        info = json.loads(file.read_bytes()) if file.exists() else {}
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read: {error}") from None
     if not isinstance(info, dict):
@@ -71,9 +71,7 @@ def write(file: Path, spec: Spec, framework: str, folder: Path) -> tuple[int, in
     Returns (rows written, rows left out because they have no complete verdict). Raises UserError where the file holds no
     canonical rows, or where a file to write is there already; then nothing was written.
     """
-    from datasets import Image, List
-
-    rows = load_rows(file, spec).cast_column("images", List(Image(decode=False)))
+    rows = load_rows(file, spec)
     folder.mkdir(parents=True, exist_ok=True)
     info = dataset_info(folder) if framework == "llamafactory" else None
     written = 0
@@ -81,7 +79,8 @@ def write(file: Path, spec: Spec, framework: str, folder: Path) -> tuple[int, in
         partial = Path(name)
         (partial / "images").mkdir()
         with (partial / ROWS_FILE).open("w", encoding="utf-8") as out:
-            for number, row in enumerate(tqdm(rows, desc=framework, unit="row")):
+            for number in tqdm(range(len(rows)), desc=framework, unit="row"):
+                row = rows.encoded(number)
                 contents = [image["bytes"] for image in row["images"]]
                 names = [f"images/{number}_{index}{suffix(content)}" for index, content in enumerate(contents)]
                 try:

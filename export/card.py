@@ -87,12 +87,12 @@ class FinishedRun:
             raise UserError(
                 f"{self.folder / 'eval'} is of other weights than {self.folder / 'merge'}: run 'make eval report'"
             )
-        report: dict[str, Any] = json.loads(require(self.folder / "report" / "heldout.json", "report").read_text())
+        report: dict[str, Any] = json.loads(require(self.folder / "report" / "heldout.json", "report").read_bytes())
         return report
 
     def seconds(self, stage: str) -> float:
         """How long `stage` trained, of its last start."""
-        history = json.loads((self.folder / stage / "trainer_state.json").read_text())["log_history"]
+        history = json.loads((self.folder / stage / "trainer_state.json").read_bytes())["log_history"]
         return float(next(entry["train_runtime"] for entry in reversed(history) if "train_runtime" in entry))
 
 
@@ -129,10 +129,10 @@ def make_card(run: FinishedRun, repo: str) -> str:
     Raises UserError where a stage, the report or the export's verification is missing.
     """
     merged = require(run.folder / "merge", "merge")
-    export = json.loads(require(merged / "export_report.json", "merge").read_text())
+    export = json.loads(require(merged / "export_report.json", "merge").read_bytes())
     if not export["passed"]:
         raise UserError(f"{merged}: did not pass its verification: {export['failed']}")
-    data = json.loads(require(run.folder / "data" / "data_report.json", "data").read_text())
+    data = json.loads(require(run.folder / "data" / "data_report.json", "data").read_bytes())
     spec, heldout = load_spec(merged), run.heldout()
     settings = {
         stage: {key: value for key, value in run.recipe(stage).items() if key not in LEFT_OUT}
@@ -163,5 +163,5 @@ def make_card(run: FinishedRun, repo: str) -> str:
 
 def write_card(run: FinishedRun, repo: str) -> None:
     """Writes `README.md` and `curves.png` into the run's merged folder."""
-    (run.folder / "merge" / "README.md").write_text(make_card(run, repo))
+    (run.folder / "merge" / "README.md").write_text(make_card(run, repo), encoding="utf-8")
     (run.folder / "merge" / "curves.png").write_bytes(curves(run.folder, "png"))

@@ -60,7 +60,7 @@ def weight_files(folder: Path) -> list[str]:
     names = [SINGLE]
     if (folder / INDEX).exists():
         try:
-            names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+            names = sorted(set(json.loads((folder / INDEX).read_bytes())["weight_map"].values()))
         except (ValueError, KeyError, AttributeError) as error:
             raise UserError(f"{folder / INDEX}: no index of tensors: {error}") from None
     missing = [name for name in names if not (folder / name).is_file()]
@@ -84,7 +84,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         except (SafetensorError, OSError) as error:
             raise UserError(f"{folder / file}: not a whole safetensors file: {error}") from None
     if (folder / INDEX).exists():
-        index = json.loads((folder / INDEX).read_text())["weight_map"]
+        index = json.loads((folder / INDEX).read_bytes())["weight_map"]
         files = {name: tensor.file for name, tensor in tensors.items()}
         if wrong := sorted({name for name, _ in index.items() ^ files.items()}):
             raise UserError(f"{folder}: {INDEX} and the files disagree on {', '.join(wrong[:3])}")
@@ -98,7 +98,7 @@ def finetuned_weights(checkpoint: Path, base: Path) -> Callable[[str, torch.Tens
     the base's, by name and shape.
     """
     stored, expected = stored_tensors(checkpoint), stored_tensors(base)
-    if json.loads((base / "config.json").read_text()).get("tie_word_embeddings") and "lm_head.weight" not in expected:
+    if json.loads((base / "config.json").read_bytes()).get("tie_word_embeddings") and "lm_head.weight" not in expected:
         stored.pop("lm_head.weight", None)
     shapes, expected_shapes = ({name: t.shape for name, t in tensors.items()} for tensors in (stored, expected))
     if wrong := sorted({name for name, _ in shapes.items() ^ expected_shapes.items()}):

@@ -95,7 +95,7 @@ def adapted(base: Path, adapters: Sequence[Path]) -> Change:
 
     Raises UserError where one does not fit the base, or where the base is quantized.
     """
-    if "quantization_config" in json.loads((base / "config.json").read_text()):
+    if "quantization_config" in json.loads((base / "config.json").read_bytes()):
         raise UserError(f"{base}: quantized: merge into the weights it was made from")
     loaded = [load_adapter(folder) for folder in adapters]
     stored = stored_tensors(base)

@@ -49,9 +49,9 @@ def gather_adapters(run: FinishedRun, folder: Path, repo: str) -> list[str]:
         stage = adapter.parent.name
         (folder / stage).mkdir()
         shutil.copyfile(adapter / "adapter_model.safetensors", folder / stage / "adapter_model.safetensors")
-        config = json.loads((adapter / "adapter_config.json").read_text())
+        config = json.loads((adapter / "adapter_config.json").read_bytes())
         config["base_model_name_or_path"] = base  # stage 2's names a folder of the training machine
-        (folder / stage / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (folder / stage / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         names += [f"{stage}/adapter_config.json", f"{stage}/adapter_model.safetensors"]
     card = ModelCard.from_template(
         ModelCardData(library_name="peft", base_model=run.base_on_hub, tags=["lora", "reward-model", "image-editing"]),
@@ -61,7 +61,7 @@ def gather_adapters(run: FinishedRun, folder: Path, repo: str) -> list[str]:
         base=base,
         stages=[adapter.parent.name for adapter in run.adapters],
     )
-    (folder / "README.md").write_text(str(card))
+    (folder / "README.md").write_text(str(card), encoding="utf-8")
     return names
 
 
@@ -71,7 +71,7 @@ def print_contents(folder: Path, names: list[str], repo: str, revision: str, pri
     print(f"{repo} @ {revision} ({'private' if private else 'public'}):")
     for name, size in {**sizes, "in all": sum(sizes.values())}.items():
         print(f"{size:>18,} bytes  {name}")
-    print((folder / "README.md").read_text())
+    print((folder / "README.md").read_text(encoding="utf-8"))
 
 
 def explain(error: BaseException) -> str:

@@ -49,10 +49,10 @@ def check_files(folder: Path, base: Path) -> list[str]:
     for name in names:
         try:
             if name.endswith(".json"):
-                json.loads((folder / name).read_text())
+                json.loads((folder / name).read_bytes())
         except ValueError as error:
             raise UserError(f"{folder / name}: no JSON: {error}") from None
-    if json.loads((folder / "config.json").read_text()) != json.loads((base / "config.json").read_text()):
+    if json.loads((folder / "config.json").read_bytes()) != json.loads((base / "config.json").read_bytes()):
         raise UserError(f"{folder}: config.json is not the base's")
     pixels = load_spec(folder).pixels
     size = AutoProcessor.from_pretrained(folder).image_processor.size

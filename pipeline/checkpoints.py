@@ -28,7 +28,7 @@ def incomplete_file(checkpoint: Path) -> str | None:
     """
     for name in ("trainer_state.json", FILE_NAME):
         try:
-            json.loads((checkpoint / name).read_text())
+            json.loads((checkpoint / name).read_bytes())
         except (FileNotFoundError, ValueError):
             return name
     for file in sorted(file for pattern in WEIGHTS for file in checkpoint.rglob(pattern)):

@@ -28,7 +28,7 @@ PANELS = {
 def read_history(stage_dir: Path) -> list[dict[str, float]]:
     """The Trainer's log history of a finished stage; empty where there is none."""
     file = stage_dir / "trainer_state.json"
-    return json.loads(file.read_text())["log_history"] if file.exists() else []
+    return json.loads(file.read_bytes())["log_history"] if file.exists() else []
 
 
 def drawn_names(history: Sequence[dict[str, float]], patterns: Sequence[str]) -> list[str]:

@@ -53,7 +53,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        record = json.loads(file.read_text())
+        record = json.loads(file.read_bytes())
         return {"made_from": record["made_from"], "finished": record["finished"], "outputs": record.get("outputs", [])}
     except (OSError, TypeError, KeyError, ValueError) as error:
         raise UserError(f"{file}: cannot be read: {error}; remove {folder} yourself to start over") from None

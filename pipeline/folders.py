@@ -116,7 +116,9 @@ def stage_lock(folder: Path) -> Iterator[None]:
         # A SoftFileLock is what filelock falls back to where a disk has no locks, and writes its own file.
         if not isinstance(lock, SoftFileLock):
             since = time.strftime("%Y-%m-%d %H:%M:%S")
-            file.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
+            file.write_text(
+                json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}), encoding="utf-8"
+            )
         yield
     finally:
         file.unlink(missing_ok=True)  # first: filelock does not take a lock whose file is gone
@@ -125,7 +127,7 @@ def stage_lock(folder: Path) -> Iterator[None]:
 
 def _holder(file: Path) -> str:
     try:
-        held = json.loads(file.read_text())
+        held = json.loads(file.read_bytes())
         return f"process {held['pid']} on {held['host']} since {held['since']}"
     except (OSError, ValueError, TypeError, KeyError):  # between taking the lock and writing this
         return f"another process ({file})"

@@ -66,7 +66,7 @@ def recipe_layers(file: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 def _mapping_in(file: Path, child: Path | None) -> dict[str, Any]:
     try:
-        mapping = yaml.safe_load(file.read_text())
+        mapping = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{child}: extends: {file} is not there" if child else f"{file}: no such recipe file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -200,7 +200,7 @@ def parse_stage(types: tuple[type, ...], arguments: list[str] | None = None) -> 
     file = Path(arguments[index])
     recipe = resolve_options(file, types)
     check_launch(os.environ)
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as resolved:
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as resolved:
         yaml.safe_dump(recipe, resolved)
         resolved.flush()
         arguments[index] = resolved.name

@@ -54,7 +54,7 @@ def field_names(module: str, name: str) -> set[str]:
         return set()
     package = Path(spec.submodule_search_locations[0], *inner)
     file = package / "__init__.py" if package.is_dir() else package.with_suffix(".py")
-    tree = ast.parse(file.read_text())
+    tree = ast.parse(file.read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             own = {

@@ -45,7 +45,7 @@ def _read_cache(file: Path) -> float | None:
 
 def _write_cache(file: Path, value: float) -> None:
     """Writes `file` in one step: other processes may read and write the same cache."""
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".tmp", delete=False) as temporary:
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".tmp", delete=False, encoding="utf-8") as temporary:
         json.dump({"consistency": value}, temporary)
     os.replace(temporary.name, file)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import sys
 import time
@@ -38,10 +39,17 @@ OTHERS_WAIT = 30
 
 
 def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
-    """Makes `main` end a UserError with one line on stderr and exit status 1, and Ctrl-C with status 130."""
+    """Makes `main` end a UserError with one line on stderr and exit status 1, and Ctrl-C with status 130.
+
+    Files and pipes get UTF-8, whatever the locale; a terminal that lacks a character shows its escape.
+    """
 
     @functools.wraps(main)
     def guarded() -> None:
+        for stream in (sys.stdin, sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                errors = "strict" if stream is sys.stdin else "backslashreplace"
+                stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors=errors)
         try:
             main()
         except UserError as error:

@@ -13,7 +13,7 @@ def write_json(file: Path, content: Any) -> None:
     """Writes JSON in one step: the file is complete, or as it was, also where several processes write it."""
     partial = file.with_name(f"{file.name}.{uuid.uuid4().hex[:12]}.partial")
     try:
-        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
         os.replace(partial, file)
     except BaseException:
         partial.unlink(missing_ok=True)

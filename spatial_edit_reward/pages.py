@@ -63,4 +63,4 @@ def render_page(template: str, file: Path, **content: Any) -> None:
     """Writes the page `template`, one of templates/, filled with `content` and the colors of the boxes, into `file`."""
     page = TEMPLATES.get_template(template).render(true_color=TRUE_COLOR, predicted_color=PREDICTED_COLOR, **content)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(page)
+    file.write_text(page, encoding="utf-8")

@@ -5,7 +5,6 @@ It may come from anywhere with a checkpoint, so that every value in it is bounde
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from string import Template
 from typing import Annotated, Literal, Self
@@ -13,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from spatial_edit_reward.errors import SpecError, first_error
+from spatial_edit_reward.files import write_json
 from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE, TASKS, ScoreRange, Task
 
 FILE_NAME = "verdict.json"
@@ -138,4 +138,4 @@ def load_spec(folder: Path) -> Spec:
 
 def save_spec(spec: Spec, folder: Path) -> None:
     """Writes `verdict.json` into `folder`."""
-    (folder / FILE_NAME).write_text(json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
+    write_json(folder / FILE_NAME, spec.model_dump(mode="json"))

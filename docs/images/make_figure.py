@@ -39,7 +39,7 @@ def read_rows(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_completions(run: Path) -> dict[str, str]:
-    lines = (run / "eval" / "merged.jsonl").read_text().split("\n")
+    lines = (run / "eval" / "merged.jsonl").read_text(encoding="utf-8").split("\n")
     return {answer["id"]: answer["completion"] for answer in map(json.loads, filter(None, lines))}
 
 

@@ -128,7 +128,7 @@ def read_runs(folder: Path) -> dict[str, list[tuple[Path, Figures]]]:
     """Benchmark -> (folder, scores) of every model that has scores there."""
     runs: dict[str, list[tuple[Path, Figures]]] = {}
     for file in sorted(folder.glob("*/*/scores.json")):
-        runs.setdefault(file.parent.parent.name, []).append((file.parent, json.loads(file.read_text())))
+        runs.setdefault(file.parent.parent.name, []).append((file.parent, json.loads(file.read_bytes())))
     return runs
 
 
@@ -154,7 +154,7 @@ def write_report(recipe: EvalRecipe) -> None:
         return
     tables = make_tables(runs, recipe.bootstrap_samples)
     text = "\n\n".join(f"## {title}\n\n{markdown(lines)}" for title, lines in tables.items())
-    (folder / "report.md").write_text(f"# Benchmarks\n\n{NOTE}\n\n{text}\n")
+    (folder / "report.md").write_text(f"# Benchmarks\n\n{NOTE}\n\n{text}\n", encoding="utf-8")
     paper: dict[str, dict[str, float]] = {}
     for bench in BENCHMARKS:
         for name, value in load_benchmark(bench).PAPER.items():
@@ -165,7 +165,7 @@ def write_report(recipe: EvalRecipe) -> None:
         {
             "bench": load_benchmark(bench).TITLE,
             "model": model_name(scores),
-            "cards": json.loads((run / "wrong.json").read_text()),
+            "cards": json.loads((run / "wrong.json").read_bytes()),
         }
         for bench in BENCHMARKS
         for run, scores in runs.get(bench, [])

@@ -145,7 +145,7 @@ def list_failures(failures: Sequence[str], title: str, file: Path) -> None:
     file.unlink(missing_ok=True)
     if not failures:
         return
-    file.write_text("".join(line + "\n" for line in failures))
+    file.write_text("".join(line + "\n" for line in failures), encoding="utf-8")
     rest = f"\n  ... and {len(failures) - SHOWN} more in {file}" if len(failures) > SHOWN else ""
     print(f"{title}: {len(failures)} without a verdict:\n  " + "\n  ".join(failures[:SHOWN]) + rest, file=sys.stderr)
 

@@ -25,7 +25,7 @@ PARTIAL_STATUS = 3
 def official_file_figures(bench: str, file: Path, rows_file: Path | None, resamples: int) -> dict[str, Any]:
     """{"published", "honest"} of the official evaluation's result JSON. Raises UserError where it is not one."""
     try:
-        results = json.loads(file.read_text())
+        results = json.loads(file.read_bytes())
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

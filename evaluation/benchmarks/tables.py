@@ -119,7 +119,7 @@ def read_json_lines(file: Path) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file, blank lines skipped. Raises UserError naming the first line that holds none."""
     rows = []
     try:
-        lines = file.read_text().split("\n")  # not splitlines: JSON strings may hold other line ends
+        lines = file.read_text(encoding="utf-8").split("\n")  # not splitlines: JSON strings may hold other line ends
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read: {error}") from None
     for number, line in enumerate(lines, 1):

@@ -104,7 +104,7 @@ def create(file: Path, header: dict[str, Any], overwrite: bool = False) -> None:
             if not changed:
                 return
         partial = file.with_name(f"{file.name}.partial")
-        partial.write_text(json.dumps(header) + "\n")
+        partial.write_text(json.dumps(header) + "\n", encoding="utf-8")
         os.replace(partial, file)
 
 

@@ -56,7 +56,7 @@ def open_vllm(
     processor = load_processor(name, spec)
     lora: dict[str, Any] = {}
     if adapter is not None:
-        rank = json.loads((adapter / "adapter_config.json").read_text())["r"]
+        rank = json.loads((adapter / "adapter_config.json").read_bytes())["r"]
         lora = {"enable_lora": True, "max_lora_rank": next(size for size in LORA_RANKS if size >= rank)}
     engine = LLM(
         name,

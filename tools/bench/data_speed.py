@@ -68,7 +68,7 @@ def write_rows(folder: Path, side: int, count: int, distinct: int, processes: in
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         made = pool.map(partial(write_image, folder / "images", side), range(2 * distinct), chunksize=8)
         list(tqdm(made, total=2 * distinct, desc=f"images of {side}", unit="image"))
-    with (folder / "data.jsonl").open("w") as out:
+    with (folder / "data.jsonl").open("w", encoding="utf-8") as out:
         for number in range(count):
             images = [f"images/{2 * (number % distinct) + i}.jpg" for i in range(2)]
             turns = [
@@ -129,10 +129,11 @@ def stage_rate(file: Path, processes: int) -> float:
         assert not dropped, dropped[0]
         return took
 
-    lines = file.read_text().splitlines(keepends=True)
+    with file.open(encoding="utf-8") as opened:
+        lines = list(opened)
     first = lines[: CHUNK * processes]
     few = file.with_name("few.jsonl")
-    few.write_text("".join(first))
+    few.write_text("".join(first), encoding="utf-8")
     return (len(lines) - len(first)) / (seconds(file) - seconds(few))
 
 
@@ -163,7 +164,7 @@ def memory(counts: list[int], processes: int, folder: Path) -> None:
             "max_new_tokens": 1024,
             "processes": processes,
         }
-        (work / "data.yaml").write_text(yaml.safe_dump(recipe))
+        (work / "data.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
         start = time.perf_counter()
         subprocess.run([sys.executable, "-m", "data", "--config", str(work / "data.yaml")], check=True)
         # Of the children waited for so far: the counts rise, so the last one is the largest if memory is not flat.

@@ -101,7 +101,7 @@ METHODS = {"copy": copy_files, "merge": merge_adapter, "peft": merge_by_peft}
 
 def anonymous() -> int:
     """Bytes of anonymous memory that this process holds now."""
-    return int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024  # type: ignore[index]
+    return int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))[1]) * 1024  # type: ignore[index]
 
 
 def measured(work: Callable[[], None]) -> dict[str, float]:
@@ -127,7 +127,7 @@ def measured(work: Callable[[], None]) -> dict[str, float]:
 def run_method(method: str, folder: Path) -> dict[str, float]:
     """Time and memory of one method, in a process of its own; what it wrote is removed."""
     command = [sys.executable, "-m", "tools.bench.export_speed", "--folder", str(folder), "--method", method]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8")
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
 

@@ -34,7 +34,7 @@ from tools.bench.common import format_interval
 
 def wall_time(stage_dir: Path) -> tuple[float, int]:
     """(seconds, steps) of a finished training stage, from the Trainer's log."""
-    state = json.loads(require(stage_dir / "trainer_state.json", stage_dir.name).read_text())
+    state = json.loads(require(stage_dir / "trainer_state.json", stage_dir.name).read_bytes())
     return next(entry["train_runtime"] for entry in state["log_history"] if "train_runtime" in entry), state[
         "global_step"
     ]
@@ -59,7 +59,9 @@ def main() -> None:
     drawn = read_yaml(recipes / "data.yaml")
     train = math.ceil(drawn["synthetic_groups"]["train"] * steps / sft_steps)
     changed = {"output_dir": str(output / "data"), "seed": drawn["seed"] + 1, "synthetic_groups": {"train": train}}
-    (output / "data.yaml").write_text(yaml.safe_dump({"extends": str((recipes / "data.yaml").resolve()), **changed}))
+    (output / "data.yaml").write_text(
+        yaml.safe_dump({"extends": str((recipes / "data.yaml").resolve()), **changed}), encoding="utf-8"
+    )
     subprocess.run([sys.executable, "-m", "data", "--config", str(output / "data.yaml")], check=True)
     command = [sys.executable, "-m", "sft", "--config", str(recipes / "sft.yaml")]
     command += ["--data_dir", str(output / "data"), "--output_dir", str(output / "sft"), "--max_steps", str(steps)]

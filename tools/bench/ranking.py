@@ -63,7 +63,7 @@ def main() -> None:
     subprocess.run(command, check=True)
 
     def figures(bench: str, blind: bool = False, scoring: str = "honest") -> Any:
-        return json.loads((output_folder(recipe, bench, config, blind) / "scores.json").read_text())[scoring]
+        return json.loads((output_folder(recipe, bench, config, blind) / "scores.json").read_bytes())[scoring]
 
     options = {"bench": "all", "config": arguments.config, "model": model, "expected_score": arguments.expected_score}
     config = BenchmarkConfig.model_validate(options)

@@ -110,12 +110,12 @@ def load_engine(name: str, folder: Path = Path("recipes/accelerate")) -> Engine:
     if not file.exists():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
         raise UserError(f"ENGINE: {name!r}: {file} is not there; known: {known or 'none'}")
-    written: dict[str, Any] = yaml.safe_load(file.read_text())
+    written: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
     zero: dict[str, Any] = {}
     deepspeed = written.get("deepspeed_config") or {}
     if deepspeed:
         config_file = deepspeed.get("deepspeed_config_file")
-        config = json.loads(Path(config_file).read_text()) if config_file else {}
+        config = json.loads(Path(config_file).read_bytes()) if config_file else {}
         zero = config.get("zero_optimization") or {"stage": int(deepspeed.get("zero_stage", 2))}
     bucket = zero.get("reduce_bucket_size", REDUCE_BUCKET) if zero else 0
     return Engine(
