@@ -16,6 +16,29 @@ from spatial_edit_reward.spec import MAX_PIXELS, Pixels
 # What is opened at all: a larger file is no image of an edit, and may be a decompression bomb.
 MAX_BYTES = 64 * 2**20
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # MPO, of some cameras, is read as JPEG
+# How a file of a format begins: (offset, bytes, what it is), the first that fits.
+SIGNATURES = (
+    (0, b"\x89PNG", "PNG"),
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (8, b"WEBP", "WebP"),
+    (0, b"GIF8", "GIF"),
+    (0, b"BM", "BMP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"version https://git-lfs", "a git-lfs pointer (`git lfs pull` fetches the image)"),
+    (4, b"ftypavi", "AVIF, which is not read"),
+    (4, b"ftyphe", "HEIC, which is not read"),
+    (4, b"ftypmif1", "HEIC, which is not read"),
+    (4, b"ftyp", "a video"),
+    (4, b"JXL ", "JPEG XL, which is not read"),
+    (0, b"\xff\x0a", "JPEG XL, which is not read"),
+    (4, b"jP  ", "JPEG 2000, which is not read"),
+    (0, b"8BPS", "PSD, which is not read"),
+    (0, b"%PDF", "PDF"),
+    (0, b"PK\3\4", "a zip archive"),
+    (0, b"\x1f\x8b", "gzip"),
+)
+PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 JPEG_QUALITY = 95
 ORIENTATION = 0x0112  # the EXIF tag
 # Qwen-VL's processor raises for an image whose one side is more than this many times the other.
@@ -23,7 +46,7 @@ MAX_ASPECT_RATIO = 200
 
 
 class ImageError(Exception):
-    """An image that cannot be used. `kind`: image_missing, image_unreadable or image_too_large; `detail`: why."""
+    """An image that cannot be used. `kind`: image_missing, bad_image or image_too_large; `detail`: why."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(f"{kind}: {detail}")
@@ -33,27 +56,70 @@ class ImageError(Exception):
 def read_image(source: Path | bytes) -> tuple[Image.Image, bytes, bool]:
     """(image upright as RGB, the file's bytes, whether those bytes decode to just these pixels) of a file or its content.
 
-    Transparency is laid on white, 16 bits become 8, of an animation the first frame is taken. Raises ImageError.
+    Transparency is laid on white, 16 bits become 8, of an animation the first frame is taken. Of a PNG that cannot be read
+    for its texts (whole workflows of megabytes, which Pillow refuses) the bytes come without them. Raises ImageError.
     """
     content = source if isinstance(source, bytes) else read_bytes(source)
     if len(content) > MAX_BYTES:
         raise ImageError("image_too_large", f"{len(content):,} bytes, more than {MAX_BYTES:,}")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise ImageError(
-                    "image_too_large", f"{opened.width} x {opened.height} pixels, more than {MAX_PIXELS:,}"
-                )
+            check_size(*opened.size)
+            if opened.format == "TIFF" and opened.mode in ("F", "I"):  # 0..1, 0..255, heights: white is not known
+                raise ImageError("bad_image", f"TIFF: pixels of 32 bits (mode {opened.mode}), not of 8 or 16")
             plain = opened.mode == "RGB" and opened.format != "MPO" and getattr(opened, "n_frames", 1) == 1
             as_it_is = plain and opened.getexif().get(ORIENTATION, 1) == 1 and "transparency" not in opened.info
             opened.load()
             return as_rgb(ImageOps.exif_transpose(opened)), content, as_it_is
     except ImageError:
         raise
-    except UnidentifiedImageError:  # its own text holds a memory address
-        raise ImageError("image_unreadable", f"not a file of {', '.join(FORMATS)}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError("image_too_large", one_line(error, 120)) from None
     except Exception as error:  # Pillow lets out whatever a damaged file leads it to, TypeError and struct.error too
-        raise ImageError("image_unreadable", one_line(error, 120)) from None
+        bare = without_texts(content)
+        if len(bare) < len(content):
+            return read_image(bare)
+        unknown = isinstance(error, UnidentifiedImageError)  # its own text holds a memory address
+        reason = "" if unknown else f": {one_line(error, 120) or type(error).__name__}"
+        raise ImageError("bad_image", f"{name_format(content)}{reason}") from None
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises ImageError for an image of so many pixels a side that no model takes."""
+    if width * height > MAX_PIXELS:
+        raise ImageError("image_too_large", f"{width} x {height} pixels, more than {MAX_PIXELS:,}")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height) or not width:
+        raise ImageError("bad_image", f"{width} x {height} pixels: one side is over {MAX_ASPECT_RATIO} times the other")
+
+
+def without_texts(content: bytes) -> bytes:
+    """A PNG without the texts in it, which say nothing of its pixels; any other content as it is."""
+    if not content.startswith(b"\x89PNG"):
+        return content
+    kept, start = [content[:8]], 8
+    while start < len(content):
+        end = start + 12 + int.from_bytes(content[start : start + 4])
+        if content[start + 4 : start + 8] not in PNG_TEXTS:
+            kept.append(content[start:end])
+        start = end
+    return b"".join(kept)
+
+
+def name_format(content: bytes) -> str:
+    """What a file that cannot be read as an image is, by how it begins.
+
+    >>> name_format(b"<!DOCTYPE html><html>404")
+    'a web page or XML'
+    """
+    head = content[:1024]
+    for offset, signature, name in SIGNATURES:
+        if head.startswith(signature, offset):
+            return name
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        return "SVG, which is not read" if b"<svg" in head.lower() else "a web page or XML"
+    if not head.strip(b"\0"):
+        return "an empty file" if not content else "a file of zeros"
+    return f"not a file of {', '.join(FORMATS)}"
 
 
 def read_bytes(file: Path) -> bytes:
@@ -61,15 +127,15 @@ def read_bytes(file: Path) -> bytes:
     try:
         with file.open("rb") as opened:
             return opened.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ImageError("image_missing", f"{file}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have, with half a character in it
+        link = "a link that leads nowhere" if file.is_symlink() else None
+        raise ImageError("image_missing", f"{file}: {link or getattr(error, 'strerror', error)}") from None
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
     """`image` as RGB: transparency on white, 16 bits scaled to 8."""
     if image.mode.startswith("I"):
-        deep = np.asarray(image).astype(np.int64)
-        return Image.fromarray(np.clip(deep >> 8, 0, 255).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

@@ -3,12 +3,15 @@
 import io
 import random
 import struct
+import warnings
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.images import ImageError, as_rgb, encode, fit, fitted_size, open_image, read_image
@@ -166,23 +169,131 @@ def tiff_whose_second_frame_has_no_width():
     return before + struct.pack("<H", 254) + width[2:] + after
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_no_damaged_file_raises_anything_else():
-    with pytest.raises(ImageError, match="image_unreadable: Missing dimensions"):
-        read_image(tiff_whose_second_frame_has_no_width())
+def encoded(image, name, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, name, **options)
+    return buffer.getvalue()
+
+
+PHOTO = Image.effect_noise((48, 40), 40).convert("RGB")
+
+
+@pytest.mark.parametrize(
+    ("content", "detail"),
+    [
+        (encoded(PHOTO, "AVIF"), "AVIF, which is not read"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400), "HEIC, which is not read"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG, which is not read"),
+        (b"<?xml version='1.0'?>\n<!-- drawn -->\n<svg/>", "SVG, which is not read"),
+        (b"\n<!DOCTYPE html><html>404 Not Found</html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1f\nsize 9\n", "git lfs pull"),
+        (b"PK\3\4" + bytes(90), "a zip archive"),
+        (b"\xff\x0a" + bytes(90), "JPEG XL"),
+        (b"\0\0\0 ftypisom" + bytes(90), "a video"),
+        (b"", "an empty file"),
+        (bytes(4096), "a file of zeros"),
+        (b"see the other file", "not a file of PNG, JPEG, WEBP, GIF, BMP, TIFF"),
+        (encoded(PHOTO, "JPEG")[:-300], "JPEG: image file is truncated"),
+        (encoded(PHOTO, "PNG")[:-300], "PNG: "),
+        (encoded(PHOTO, "PNG")[:20], "PNG"),
+        (encoded(PHOTO, "WEBP")[:-300], "WebP"),
+        (encoded(PHOTO, "GIF")[:-300], "GIF: "),
+        (encoded(PHOTO, "TIFF")[:-300], "TIFF: "),
+        (encoded(PHOTO.convert("F"), "TIFF"), r"TIFF: pixels of 32 bits \(mode F\)"),
+        (encoded(PHOTO.convert("I"), "TIFF"), r"TIFF: pixels of 32 bits \(mode I\)"),
+        (encoded(Image.new("RGB", (1, 3000)), "PNG"), "1 x 3000 pixels: one side is over 200 times the other"),
+        (encoded(Image.new("RGB", (3000, 1)), "PNG"), "3000 x 1 pixels"),
+        (b"GIF89a" + bytes(7) + b"," + bytes(9) + b"\2\0;", "GIF"),
+        (b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 0, 0, 1, 24, 0, 0, 0, 0, 0, 0), "BMP"),
+    ],
+)
+def test_what_is_no_image_is_named(content, detail):
+    with pytest.raises(ImageError, match=detail) as caught:
+        read_image(content)
+    assert caught.value.kind == "bad_image" and " at 0x" not in caught.value.detail
+
+
+@pytest.mark.parametrize("side", [9000, 10_000, 60_000])  # Pillow warns of the second and refuses the third
+def test_a_decompression_bomb_is_too_large(side):
+    content = b"\x89PNG\r\n\x1a\n"
+    for chunk in (b"IHDR" + struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0), b"IDAT" + zlib.compress(b"")):
+        content += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ImageError) as caught:
+            read_image(content)
+    assert caught.value.kind == "image_too_large"
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_png_with_a_long_text_is_read_and_kept_without_it(compressed):
+    texts = PngInfo()
+    texts.add_text("workflow", '{"nodes": []}' * 300_000, zip=compressed)
+    content = encoded(PHOTO, "PNG", pnginfo=texts)
+    if compressed:
+        with pytest.raises(ValueError, match="too large"), Image.open(io.BytesIO(content)) as opened:
+            opened.load()
+    image, kept, as_it_is = read_image(content)
+    assert image.tobytes() == PHOTO.tobytes() and as_it_is
+    with Image.open(io.BytesIO(kept)) as opened:  # as training reads the stored bytes
+        assert opened.tobytes() == PHOTO.tobytes()
+
+
+def test_a_file_that_is_not_there_is_missing(tmp_path):
+    (tmp_path / "link.png").symlink_to(tmp_path / "nowhere")
+    for name, detail in (
+        ("link.png", "a link that leads nowhere"),
+        ("gone.png", "No such file"),
+        ("half\ud83d.png", "surrogates"),
+        (".", "Is a directory"),
+    ):
+        with pytest.raises(ImageError, match=detail) as caught:
+            read_image(tmp_path / name)
+        assert caught.value.kind == "image_missing"
+
+
+def mutated(rng, content):
+    """`content` with some bytes changed, mostly in its head; cut off or shifted now and then."""
+    changed = bytearray(content)
+    for _ in range(rng.randint(1, 6)):
+        changed[rng.randrange(min(len(changed), rng.choice((60, 300, 10_000))))] = rng.choice(
+            (0, 1, 255, rng.randrange(256))
+        )
+    start = rng.randrange(len(changed))
+    if rng.random() < 0.2:
+        changed[start : start + rng.randint(0, 40)] = rng.randbytes(rng.randint(0, 40))
+    return bytes(changed[:start] if rng.random() < 0.1 else changed)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_nothing_but_an_image_error_comes_out_of_a_damaged_file():
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a description"
-    files = []
-    for name in ("TIFF", "JPEG", "PNG"):
-        buffer = io.BytesIO()
-        Image.effect_noise((16, 16), 40).convert("RGB").save(buffer, name, exif=exif)
-        files.append(buffer.getvalue())
+    files = [tiff_whose_second_frame_has_no_width()]
+    with pytest.raises(ImageError, match="bad_image: TIFF: Missing dimensions"):
+        read_image(files[0])
+    small = Image.effect_noise((24, 20), 40).convert("RGB")
+    for name, options in (
+        ("JPEG", {"exif": exif}),
+        ("PNG", {"exif": exif}),
+        ("PNG", {"pnginfo": PngInfo()}),
+        ("WEBP", {"exif": exif, "lossless": True}),
+        ("WEBP", {"save_all": True, "append_images": [small.rotate(90)]}),
+        ("GIF", {"save_all": True, "append_images": [small.rotate(90)]}),
+        ("BMP", {}),
+        *(("TIFF", {"compression": kind}) for kind in (None, "tiff_lzw", "jpeg", "tiff_adobe_deflate", "packbits")),
+    ):
+        files.append(encoded(small, name, **options))
+    for mode in ("1", "P", "LA", "RGBA", "I;16"):
+        image = small.convert("L").convert(mode) if mode != "I;16" else small.convert("I").convert("I;16")
+        files.append(encoded(image, "PNG"))
     rng = random.Random(0)
-    for _ in range(600):
-        content = bytearray(rng.choice(files))
-        for _ in range(rng.randint(1, 4)):
-            content[rng.randrange(min(200, len(content)))] = rng.randrange(256)
+    refused = 0
+    for _ in range(4000):
         try:
-            read_image(bytes(content))
+            image, _, _ = read_image(mutated(rng, rng.choice(files)))
+            assert image.mode == "RGB" and fitted_size(*image.size, LIMITS)
         except ImageError as error:
-            assert error.kind in ("image_unreadable", "image_too_large")
+            refused += 1
+            assert error.kind in ("bad_image", "image_too_large") and " at 0x" not in error.detail
+    assert 400 < refused < 3900
