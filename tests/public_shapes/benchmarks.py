@@ -6,14 +6,13 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow
 from tqdm import tqdm
 
 from tests.public_shapes.draw import SIZE, Candidate, Group, background, draw_group
-from tests.public_shapes.training import encoded
+from tests.public_shapes.files import as_downloaded, encoded, write_parquet
 
 SEED = 4711  # of groups that nobody trains on
 MINIMUM_GAP = 0.05
@@ -48,16 +47,6 @@ def ranked_groups(
                     break
 
 
-def write_parquet(rows: list[dict[str, Any]], features: Any, folder: Path, split: str, files: int = 1) -> None:
-    """Rows as `push_to_hub` stores them: `SPLIT-00000-of-00001.parquet`, images in them."""
-    from datasets import Dataset
-
-    folder.mkdir(parents=True, exist_ok=True)
-    dataset = Dataset.from_list(rows, features=features)
-    for index in range(files):
-        dataset.shard(files, index).to_parquet(str(folder / f"{split}-{index:05d}-of-{files:05d}.parquet"))
-
-
 def write_merbench(folder: Path, samples: int = 20, seed: int = SEED, size: tuple[int, int] = SIZE) -> None:
     """SpatialReward/MER-Bench: splits 2pair, 3pair and 4pair of `samples` each, ids that start again in each split."""
     from datasets import Features, Image, List, Value
@@ -80,6 +69,7 @@ def write_merbench(folder: Path, samples: int = 20, seed: int = SEED, size: tupl
             )
         ]
         write_parquet(rows, features, folder / "data", f"{count}pair")
+    as_downloaded(folder)
 
 
 def write_editreward_bench(folder: Path, pairs: int = 60, seed: int = SEED, size: tuple[int, int] = SIZE) -> None:
@@ -115,6 +105,7 @@ def write_editreward_bench(folder: Path, pairs: int = 60, seed: int = SEED, size
             out.write_table(table)
     (folder / "assets").mkdir()
     background(np.random.default_rng(seed), (64, 96)).save(folder / "assets" / "logo.png")
+    as_downloaded(folder)
 
 
 def as_older_datasets(text: str) -> str:
@@ -157,6 +148,7 @@ def write_tiger_editreward_bench(
                     | {f"model_{i}": f"editor_{letter}" for i, letter in ((1, a), (2, b))}
                 )
         write_parquet(rows, features, folder / f"{count}pair", "train", files)
+    as_downloaded(folder)
 
 
 def write_mmrb2(folder: Path, pairs: int = 20, seed: int = SEED, size: tuple[int, int] = SIZE) -> None:
@@ -201,3 +193,4 @@ def write_mmrb2(folder: Path, pairs: int = 20, seed: int = SEED, size: tuple[int
             }
         )
     write_parquet(rows, features, folder / "edit", "test")
+    as_downloaded(folder)

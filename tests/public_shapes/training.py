@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import re
-import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,33 +13,13 @@ from tqdm import tqdm
 
 from spatial_edit_reward.schema import TAG
 from tests.public_shapes.draw import SIZE, Candidate, Group, draw_edits, draw_group
+from tests.public_shapes.files import as_downloaded, cut, encoded, tar_of, write_parquet
 from tests.public_shapes.prompts import EDITSCORE_PQ, EDITSCORE_SC, SPATIAL_PQ, SPATIAL_SC
 
 # Group numbers of what a dataset shares with no other.
 RL, EDITSCORE, EDITREWARD = 10_000, 20_000, 30_000
 SFT_PARTS = [f"images_part_a{letter}" for letter in "abcdefghijklm"]
 EDITSCORE_PARTS = [f"images_part_{number:02d}" for number in range(16)]
-
-
-def tar_of(images: Mapping[str, bytes]) -> bytes:
-    """A GNU tar of `images`, name -> content, and their folder before them."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        folder = tarfile.TarInfo("images")
-        folder.type, folder.mode = tarfile.DIRTYPE, 0o755
-        archive.addfile(folder)
-        for name, content in images.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return file.getvalue()
-
-
-def cut(archive: bytes, files: Sequence[Path]) -> None:
-    """Writes `archive` in pieces of the same size, the last one shorter, as `split -b` does."""
-    size = -(-len(archive) // len(files))
-    for number, file in enumerate(files):
-        file.write_bytes(archive[number * size : (number + 1) * size])
 
 
 def number(value: float) -> float | int:
@@ -123,6 +101,7 @@ def write_spatialreward_train(
         rows.append(content if len(rows) % 4 else {"id": f"{group.number}_{task}", **content})
     (folder / "rl" / "data.json").write_text(json.dumps(rows, ensure_ascii=False, indent=2), encoding="utf-8")
     (folder / "rl" / "images.tar").write_bytes(tar_of(images))
+    as_downloaded(folder)
 
 
 def spatial_prompt(group: Group, task: str) -> str:
@@ -165,6 +144,7 @@ def write_editscore_reward_data(folder: Path, edits: int = 60, seed: int = 0, si
             rows.append({"conversations": turns, "images": names})
     (folder / "reward.json").write_text(json.dumps(rows, ensure_ascii=False, indent=2), encoding="utf-8")
     cut(gzip.compress(tar_of(images), compresslevel=1, mtime=0), [folder / name for name in EDITSCORE_PARTS])
+    as_downloaded(folder)
 
 
 def human_score(score: float) -> float:
@@ -178,7 +158,7 @@ def write_editreward_data(folder: Path, pairs: int = 60, seed: int = 0, size: tu
     A quarter of the groups are SpatialReward-Train's too, and every fourth row is of the same group as the one before it, with
     one of the two candidates again.
     """
-    from datasets import Dataset, Features, Image, Value
+    from datasets import Features, Image, Value
 
     shared = pairs // 4
     texts = (
@@ -206,11 +186,12 @@ def write_editreward_data(folder: Path, pairs: int = 60, seed: int = 0, size: tu
         group_index = index - again
         first = pairs // 2 if group_index < shared else EDITREWARD
         rows.append(pair_row(draw_group(seed, first + group_index, size), index, int(again)))
-    (folder / "data").mkdir(parents=True)
-    half = -(-len(rows) // 2)
-    for number_, part in enumerate((rows[:half], rows[half:])):
-        file = folder / "data" / f"train-{number_:05d}-of-00002.parquet"
-        Dataset.from_list(part, features=features).to_parquet(str(file))
+    write_parquet(rows, features, folder / "data", "train", files=2)
+    kinds = features.to_dict()
+    info = {"features": [{"name": name, "dtype": kinds[name].get("dtype", "image")} for name in kinds]}
+    info["splits"] = [{"name": "train", "num_bytes": 338525.312, "num_examples": len(rows)}]
+    files = [{"split": "train", "path": "data/train-*"}]
+    as_downloaded(folder, {"dataset_info": info, "configs": [{"config_name": "default", "data_files": files}]})
 
 
 SIDES = ("left", "right")
@@ -240,8 +221,3 @@ def pair_row(group: Group, index: int, first: int) -> dict[str, Any]:
         }
     left, right = overall
     return row | {"vote_type": "tie" if left == right else "leftvote" if left > right else "rightvote"}
-
-
-def encoded(content: bytes) -> dict[str, Any]:
-    """An image as a row of `datasets` holds it."""
-    return {"bytes": content, "path": None}

@@ -1,0 +1,59 @@
+"""The benchmark loaders on the public files: every sample, every candidate, the order as it is known."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from evaluation.benchmarks.samples import read_samples
+from tests.public_shapes.__main__ import write_raw
+from tests.public_shapes.conftest import ROWS
+from tests.public_shapes.draw import SMALL
+
+SAMPLES = ROWS // 6
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "sizes"),
+    [
+        ("merbench", "MER-Bench", {2: SAMPLES, 3: SAMPLES, 4: SAMPLES}),
+        ("editreward-bench", "EditReward-Bench", {2: 3 * SAMPLES}),
+        ("tiger-editreward-bench", "TIGER-EditReward-Bench", {2: SAMPLES, 3: SAMPLES, 4: SAMPLES}),
+        ("mmrb2", "MMRB2", {2: SAMPLES}),
+    ],
+)
+def test_every_sample_is_read(raw, name, folder, sizes):
+    samples = read_samples(name, str(raw / folder))
+    assert Counter(len(sample.candidates) for sample in samples) == sizes
+    assert len({sample.id for sample in samples}) == len(samples)
+    for sample in samples:
+        images = [*sample.sources(), *(edit.image() for edit in sample.candidates)]
+        assert all(image.startswith(b"\xff\xd8") for image in images)
+        ranks = [edit.rank for edit in sample.candidates]
+        assert (min(ranks) == 0 and sorted(ranks) == sorted(range(len(ranks)))) or set(ranks) == {0}
+
+
+def test_editreward_bench_has_its_three_dimensions_and_task_types(raw):
+    samples = read_samples("editreward-bench", str(raw / "EditReward-Bench"))
+    assert Counter(sample.dimension for sample in samples) == dict.fromkeys(
+        ("prompt_following", "consistency", "overall"), SAMPLES
+    )
+    assert len({sample.category for sample in samples}) == SAMPLES
+
+
+def test_one_mmrb2_pair_in_five_has_two_source_images(raw):
+    samples = read_samples("mmrb2", str(raw / "MMRB2"))
+    assert Counter(sample.source_count for sample in samples) == {1: SAMPLES - SAMPLES // 5, 2: SAMPLES // 5}
+    assert not any("<image" in sample.instruction for sample in samples)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_seed_gives_the_same_files(tmp_path):
+    for name in ("one", "other"):
+        write_raw(tmp_path / name, 6, size=SMALL)
+    one, other = contents(tmp_path / "one"), contents(tmp_path / "other")
+    assert one.keys() == other.keys()
+    assert [name for name in one if one[name] != other[name]] == []
