@@ -69,7 +69,8 @@ def write_merbench(folder: Path, samples: int = 20, seed: int = SEED, size: tupl
             )
         ]
         write_parquet(rows, features, folder / "data", f"{count}pair")
-    as_downloaded(folder)
+    splits = [{"split": f"{count}pair", "path": f"data/{count}pair-*"} for count in (2, 3, 4)]
+    as_downloaded(folder, {"configs": [{"config_name": "default", "data_files": splits}]})
 
 
 def write_editreward_bench(folder: Path, pairs: int = 60, seed: int = SEED, size: tuple[int, int] = SIZE) -> None:
@@ -193,4 +194,5 @@ def write_mmrb2(folder: Path, pairs: int = 20, seed: int = SEED, size: tuple[int
             }
         )
     write_parquet(rows, features, folder / "edit", "test")
-    as_downloaded(folder)
+    files = [{"split": "test", "path": "edit/test-*"}]
+    as_downloaded(folder, {"license": "cc-by-nc-4.0", "configs": [{"config_name": "edit", "data_files": files}]})

@@ -1,5 +1,6 @@
 """The benchmark loaders on the public files: every sample, every candidate, the order as it is known."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -31,6 +32,29 @@ def test_every_sample_is_read(raw, name, folder, sizes):
         assert all(image.startswith(b"\xff\xd8") for image in images)
         ranks = [edit.rank for edit in sample.candidates]
         assert (min(ranks) == 0 and sorted(ranks) == sorted(range(len(ranks)))) or set(ranks) == {0}
+
+
+HUB = {
+    "merbench": ("SpatialReward/MER-Bench", "MER-Bench"),
+    "editreward-bench": ("EditScore/EditReward-Bench", "EditReward-Bench"),
+    "tiger-editreward-bench": ("TIGER-Lab/EditReward-Bench", "TIGER-EditReward-Bench"),
+    "mmrb2": ("rl-research/multimodal-rewardbench-2", "MMRB2"),
+}
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_the_hub_is_read_by_its_names_configs_and_splits(raw, name, tmp_path, monkeypatch):
+    """`datasets` takes a folder of the repository's name in the working directory for the repository."""
+    repository, folder = HUB[name]
+    shutil.copytree(raw / folder, tmp_path / repository)
+    (tmp_path / repository / "state.json").unlink(
+        missing_ok=True
+    )  # of a local folder alone it would want `load_from_disk`
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    from_hub, local = read_samples(name, None), read_samples(name, str(raw / folder))
+    assert [sample.id for sample in from_hub] == [sample.id for sample in local]
+    assert [sample.candidates[0].image() for sample in from_hub] == [sample.candidates[0].image() for sample in local]
 
 
 def test_editreward_bench_has_its_three_dimensions_and_task_types(raw):

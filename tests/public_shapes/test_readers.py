@@ -53,6 +53,16 @@ def test_spatialreward_rl_rows_have_no_answer_and_partly_the_images_of_sft(raw):
     assert sum(tuple(image.read() for image in row.images) in known for row in rows) == 2 * (ROWS // 3)
 
 
+def test_editscore_images_come_from_the_pieces_of_one_tar_gz(raw):
+    folder = raw / "EditScore-Reward-Data"
+    assert (folder / "images_part_00").read_bytes()[:2] == b"\x1f\x8b" and (folder / "images_part_15").exists()
+    rows = rows_of("editscore", folder / "reward.json", folder / "images_part_")
+    assert Counter(len(row.images) for row in rows) == {2: ROWS, 1: ROWS}
+    assert image_sizes(rows).total() == 3 * ROWS
+    assert not any(row.regions_known or "bbox" in row.verdict for row in rows)
+    assert all(0 <= score <= 25 for row in rows for score in json.loads(row.verdict)["score"])
+
+
 def test_editreward_rows_become_four_each_with_scores_of_people(raw):
     rows = rows_of("editreward", raw / "EditReward-Data")
     assert Counter(row.task for row in rows) == {"sc": 2 * ROWS, "pq": 2 * ROWS}
