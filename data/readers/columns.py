@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from data.cleaning.fixer import RowError
-from data.readers.chat import read_images, read_task
-from data.readers.raw import Raw, image_folder, read_rows, text_at
+from data.readers.chat import image_finder, read_images, read_task
+from data.readers.raw import Raw, read_rows, text_at
 from data.recipe import Source
 from spatial_edit_reward.errors import UserError
 
@@ -33,12 +33,6 @@ def streamed(source: Source) -> Iterator[tuple[str, str, dict[str, Any]]]:
         yield f"{source.path}, row {number + 1}", str(number), row
 
 
-def file_finder(source: Source) -> Callable[[str], Path]:
-    """What turns a path in a dataset's row into a file of its image folder: beside its file, or in its folder, by default."""
-    path = Path(source.path)
-    return image_folder(source.images or (path.parent if path.is_file() else path))
-
-
 def renamed(row: Mapping[str, Any], columns: Mapping[str, str | list[str]]) -> dict[str, Any]:
     """The row under the names of `Columns`; several columns become one list. Raises RowError for a column that is not there."""
     for column in columns.values():
@@ -54,7 +48,7 @@ def renamed(row: Mapping[str, Any], columns: Mapping[str, str | list[str]]) -> d
 def rows(source: Source) -> Iterator[Raw]:
     """The rows of the dataset. Raises UserError where it cannot be loaded."""
     columns = source.columns.model_dump(exclude_none=True) if source.columns else {}
-    find = file_finder(source)
+    find = image_finder(source)
 
     def read(content: dict[str, Any]) -> Raw:
         row = renamed(content, columns)

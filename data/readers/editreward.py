@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from data.cleaning.fixer import RowError
-from data.readers.chat import read_images
-from data.readers.columns import file_finder, streamed
+from data.readers.chat import image_finder, read_images
+from data.readers.columns import streamed
 from data.readers.raw import Raw, read_rows, text_at
 from data.recipe import Source
 from spatial_edit_reward import Task
@@ -25,7 +25,7 @@ SCORES: tuple[tuple[Task, str], ...] = (("sc", "instruction_following"), ("pq", 
 
 def rows(source: Source) -> Iterator[Raw]:
     """Four rows for every public one. Raises UserError where the dataset cannot be loaded."""
-    find = file_finder(source)
+    find = image_finder(source)
 
     def four_rows() -> Iterator[tuple[str, str, Any]]:
         for location, number, row in streamed(source):

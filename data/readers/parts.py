@@ -1,19 +1,36 @@
-"""Images straight from tar parts: `images_part_aa, images_part_ab, ...` read as the one archive that they were cut from."""
+"""Images straight from tar parts: `images_part_aa, images_part_ab, ...` read as the one archive that they were cut from.
+
+A compressed archive cannot be read from the middle: it is unpacked once into a plain tar beside its parts, which is read so.
+"""
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import hashlib
+import lzma
+import shutil
 import string
 import tarfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from data.templates import common_start
-from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.errors import UserError, one_line
+
+BLOCK = 2**20
+# How a compressed file begins -> what reads it.
+COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+ADVICE = (
+    "download its parts again (`hf download` fetches what is missing), or unpack it and name the folder in `images:`"
+)
 
 
 class Slice(NamedTuple):
@@ -43,7 +60,9 @@ class Joined:
     def tell(self) -> int:
         return self.position
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1) -> bytes:
+        if size < 0:
+            size = self.ends[-1]
         stop, content = min(self.position + size, self.ends[-1]), b""
         for file, start, end in zip(self.files, [0, *self.ends], self.ends, strict=False):
             if start <= self.position < min(stop, end):
@@ -74,8 +93,8 @@ def find_parts(start: Path) -> tuple[Path, ...]:
         previous = counts[index - 1]
         if previous is None or counts[index] != previous + 1:
             raise UserError(
-                f"{start.parent}: {names[index]} does not follow {names[index - 1]}: a part of the archive is missing, "
-                "or one of the two is no part"
+                f"{start.parent}: {names[index]} does not follow {names[index - 1]}: download the part between them, or move "
+                "away the one that is no part of the archive"
             )
     return tuple(parts)
 
@@ -92,25 +111,83 @@ def _count(counter: str) -> int | None:
     return number
 
 
+def unpacked(parts: tuple[Path, ...]) -> tuple[Path, ...]:
+    """`parts`, or the plain tar `unpacked/NAME-STATE.tar` beside them where they are a compressed one.
+
+    It is made once for the parts as they are, as large as they are, in one pass and with memory for a block. What a stopped
+    pass left is read again beside the archive and kept where it is right. Raises UserError where it cannot be made.
+    """
+    joined = _opened(parts)
+    joined.seek(0)
+    start = joined.read(8)
+    reader = next((reader for magic, reader in COMPRESSED.items() if start.startswith(magic)), None)
+    if reader is None:
+        return parts
+    states = [(part.name, part.stat().st_size, part.stat().st_mtime_ns) for part in parts]
+    name, state = parts[0].name, hashlib.blake2b(repr(states).encode(), digest_size=4).hexdigest()
+    folder, size = parts[0].parent / "unpacked", joined.ends[-1]
+    tar, partial = folder / f"{name}-{state}.tar", folder / f"{name}.tar.partial"
+    if tar.exists():
+        return (tar,)
+    print(f"{parts[0]}: a compressed archive of {size / 1e9:,.1f} GB, which is unpacked once into {tar}")
+    try:
+        folder.mkdir(exist_ok=True)
+        partial.touch()
+        missing = size - partial.stat().st_size - shutil.disk_usage(folder).free
+        if missing > 0:
+            raise OSError(f"{missing / 1e9:,.1f} GB more are needed on this disk")
+        joined.seek(0)
+        with (
+            reader(joined) as packed,
+            partial.open("r+b") as written,
+            tqdm(total=size, desc=f"unpacking {name}", unit="B", unit_scale=True, delay=2) as bar,
+        ):
+            while block := packed.read(BLOCK):
+                position = written.tell()
+                if written.read(len(block)) != block:
+                    written.seek(position)
+                    written.write(block)
+                bar.update(joined.tell() - bar.n)
+            written.truncate()
+        for old in folder.glob(f"{name}-*.tar"):  # of the parts as they were
+            old.unlink()
+        with suppress(FileNotFoundError):  # another stage, which wrote the same, was faster
+            partial.rename(tar)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise UserError(
+            f"{parts[0]} and the parts after it cannot be unpacked: {one_line(error)}: {ADVICE} "
+            f"(`cat {parts[0]} ... | tar xzf - -C FOLDER`)"
+        ) from None
+    return (tar,)
+
+
 # Read twice, for the prompts and for the rows.
 @lru_cache(maxsize=4)
 def index_tar(parts: tuple[Path, ...]) -> dict[str, Slice]:
     """The regular files in the joined archive, by name without a leading "./". About 300 bytes of memory an image.
 
-    Raises UserError where the parts are no uncompressed tar, or break off before the archive's end.
+    Raises UserError where the parts are no tar, break off before the archive's end, or go on after it.
     """
     slices: dict[str, Slice] = {}
+    read = unpacked(parts)
     try:
-        joined = _opened(parts)
+        joined = _opened(read)
+        joined.seek(0)
         with tarfile.open(fileobj=joined, mode="r:") as archive:  # type: ignore[call-overload]  # a part of a file's methods
             for member in tqdm(archive, desc="images in the tar parts", unit="file", delay=2):
                 if member.isreg():
-                    slices[member.name.removeprefix("./")] = Slice(parts, member.offset_data, member.size)
+                    slices[member.name.removeprefix("./")] = Slice(read, member.offset_data, member.size)
+                elif member.islnk() and member.linkname.removeprefix("./") in slices:  # a file with two names
+                    slices[member.name.removeprefix("./")] = slices[member.linkname.removeprefix("./")]
                 archive.members = []  # tarfile would keep them all
-        # tarfile takes anything that is no header for the end; the true one is a block of zeros.
+        # tarfile takes anything that is no header for the end; the true one is two blocks of zeros, and zeros after them.
         joined.seek(archive.offset)
-        if joined.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        if joined.read(2 * tarfile.BLOCKSIZE) != bytes(2 * tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"it breaks off after {list(slices)[-1] if slices else 'its start'}")
+        while block := joined.read(BLOCK):
+            if block.strip(b"\0"):
+                part = read[sum(end < joined.tell() for end in joined.ends)].name
+                raise tarfile.ReadError(f"after its end something else follows, up to {part}")
     except (OSError, tarfile.TarError) as error:
-        raise UserError(f"{parts[0]} and the parts after it are no complete tar archive: {error}") from None
+        raise UserError(f"{parts[0]} and the parts after it are no complete tar archive: {error}: {ADVICE}") from None
     return slices

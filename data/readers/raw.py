@@ -26,19 +26,15 @@ Of the row {"before": "a.png", "after": "b.png", "instruction": "Add a cup.", "s
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import ijson
+from typing import Any
 
 from data.cleaning.fixer import RowError
 from data.readers.parts import Slice
 from spatial_edit_reward import Task
-from spatial_edit_reward.errors import UserError
 
 ImageSource = Path | Slice | bytes
 
@@ -87,43 +83,6 @@ def read_rows(contents: Iterable[tuple[str, str, Any]], read: Callable[[Any], Ra
         except (KeyError, TypeError) as error:
             raw = Raw(error=RowError("not_a_row", f"{type(error).__name__}: {error}"))
         yield replace(raw, location=location, id=raw.id or row_id)
-
-
-def read_json(file: Path) -> Iterator[tuple[str, str, Any]]:
-    """(location, number, content) of each row of `file`, a JSON array or JSON lines; a line that is no JSON gives a RowError.
-
-    Holds one row at a time. Raises UserError for a missing file and for an array that breaks off.
-    """
-    try:
-        with file.open("rb") as opened:
-            start = next((byte for byte in iter(lambda: opened.read(1), b"") if not byte.isspace()), b"")
-            opened.seek(0)
-            yield from _array(file, opened) if start == b"[" else _lines(file, opened)
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
-
-
-def _lines(file: Path, opened: BinaryIO) -> Iterator[tuple[str, str, Any]]:
-    for number, line in enumerate(opened):
-        if line.strip():
-            try:
-                content = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                content = RowError("not_json", " ".join(str(error).split())[:120])
-            yield f"{file}, line {number + 1}", str(number), content
-
-
-def _array(file: Path, opened: BinaryIO) -> Iterator[tuple[str, str, Any]]:
-    number = 0
-    try:
-        for content in ijson.items(opened, "item", use_float=True):
-            yield f"{file}, row {number + 1}", str(number), content
-            number += 1
-    except ijson.JSONError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{file}: the JSON array breaks off after row {number}: {reason}") from None
 
 
 def text_at(row: Any, key: str) -> str | None:

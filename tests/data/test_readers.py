@@ -1,5 +1,6 @@
 """Every public layout through its reader, from real files: folders, tar parts, one JSON array, Parquet."""
 
+import base64
 import json
 import tarfile
 import textwrap
@@ -160,6 +161,63 @@ def test_a_path_that_leaves_the_image_folder_is_refused(tmp_path, layout, outsid
     assert [raw.error for raw in raws[2:]] == [None] * len(raws[2:])  # the right edit is inside
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "image", "image": "a.png"}, {"type": "image", "image": "b.png"}, {"type": "text", "text": "Judge."}],
+        [{"type": "image", "path": "a.png"}, {"type": "text", "text": "Judge."}, {"type": "image", "url": "b.png"}],
+        [{"type": "image_url", "image_url": {"url": name}} for name in ("a.png", "file://./b.png")],
+        [{"type": "image_url", "image_url": name} for name in ("./a.png", "sub/../b.png")],
+    ],
+)
+def test_images_in_messages_are_read(tmp_path, content):
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": json.dumps(SC)}]
+    for more in ({}, {"images": []}, {"images": None}):
+        file = write_lines(tmp_path / "rows.jsonl", [{"messages": messages, **more}])
+        (raw,) = read("sharegpt", file)
+        assert raw.images == (tmp_path / "a.png", tmp_path / "b.png")
+    (raw,) = read("sharegpt", write_lines(file, [row(SC, messages=messages, images=("c.png", "d.png"))]))
+    assert raw.images == (tmp_path / "c.png", tmp_path / "d.png")
+
+
+def test_images_in_base64_are_read(tmp_path, images):
+    content = (images / "a.png").read_bytes()
+    text = base64.b64encode(content).decode()
+    uri = f"data:image/png;base64,{text}"
+    rows = [
+        row(SC, images=(uri, text)),
+        row(SC, images=("a.png", "data:image/png;base64,no")),
+        row(SC, images=("/9j/a.b", "x")),
+    ]
+    both, broken, path = read("sharegpt", write_lines(tmp_path / "rows.jsonl", rows))
+    assert both.images == (content, content)
+    assert broken.error.kind == "bad_image" and path.error.kind == "image_outside"
+
+
+@pytest.mark.parametrize(
+    ("entry", "detail"),
+    [
+        ("https://example.org/a.png", "addresses are not fetched: download https://example.org/a.png"),
+        ({"source_img": "a.png"}, "an object of source_img, without bytes or path"),
+        ({"path": None}, "given as NoneType"),
+        (["a.png"], "given as list"),
+        (None, "given as NoneType"),
+        (True, "given as bool"),
+    ],
+)
+def test_what_is_no_path_of_an_image_is_named(tmp_path, entry, detail):
+    (raw,) = read("sharegpt", write_lines(tmp_path / "rows.jsonl", [row(SC, images=("a.png", entry))]))
+    assert raw.error is not None and detail in raw.error.detail
+
+
+@pytest.mark.parametrize("placeholder", ["<bbox>", "<ref-object>"])
+def test_placeholders_of_ms_swift_are_named(tmp_path, placeholder):
+    answer = json.dumps(SC).replace("[10, 20, 300, 400]", placeholder)
+    file = write_lines(tmp_path / "rows.jsonl", [row(answer, objects={"ref": ["cup"], "bbox": [[1, 2, 3, 4]]})])
+    (raw,) = read("sharegpt", file)
+    assert raw.error is not None and placeholder in raw.error.detail and "ms-swift" in raw.error.detail
+
+
 def test_parts_are_joined_without_a_gap(tmp_path):
     def parts(*names):
         for file in tmp_path.iterdir():
@@ -233,9 +291,10 @@ def test_what_a_reader_states_is_used(tmp_path):
 def test_the_reader_of_the_docstring_reads_its_row(tmp_path):
     """Its code is run as it stands in `data.readers.raw`."""
     from data.readers import raw
+    from data.readers.json_rows import read_json
 
     start, end = raw.__doc__.index("    HAS_PROMPTS"), raw.__doc__.index("Of the row")
-    reader = vars(raw) | {"Source": Source}
+    reader = vars(raw) | {"Source": Source, "read_json": read_json}
     exec(textwrap.dedent(raw.__doc__[start:end]), reader)
     good = {"before": "a.png", "after": "b.png", "instruction": "Add a cup.", "stars": 4}
     file = write_lines(tmp_path / "rows.jsonl", [good, {"before": "a.png"}, 17, {**good, "after": "../c.png"}])
