@@ -91,6 +91,9 @@ def as_decimals(reference: Mapping[str, Any]) -> dict[str, Any]:
     return {**reference, "edit_region": regions, "score": shortest(reference["score"])}
 
 
+COLUMNS = ("id", "task", "instruction", "images", "reference")  # that trainers get, rewards among them
+
+
 def for_training(rows: StoredRows, spec: Spec, completions: bool) -> Dataset:
     """What TRL's trainers take: a `prompt` for each canonical row, and a `completion` if `completions`, made as it is read.
 
@@ -109,8 +112,7 @@ def for_training(rows: StoredRows, spec: Spec, completions: bool) -> Dataset:
 def training_batch(batch: Mapping[str, list[int]], rows: StoredRows, spec: Spec, completions: bool) -> dict[str, Any]:
     """The columns of the rows whose numbers `batch` holds."""
     chosen = [rows[index] for index in batch["images"]]
-    names = ("id", "images") if completions else ("id", "task", "instruction", "images", "reference")
-    columns: dict[str, Any] = {name: [row[name] for row in chosen] for name in names}
+    columns: dict[str, Any] = {name: [row[name] for row in chosen] for name in COLUMNS}
     for row in chosen:
         for name, chat in messages(row, spec, completions).items():
             columns.setdefault(name, []).append(chat)
@@ -121,6 +123,8 @@ def messages(row: Mapping[str, Any], spec: Spec, completion: bool) -> dict[str, 
     """The `prompt` of a row, and with `completion` that too. Raises UserError where its reference is no complete verdict."""
     chats = {"prompt": prompt_messages(row["task"], row["instruction"], spec)}
     try:
-        return chats | ({"completion": completion_messages(row["task"], as_decimals(row["reference"]))} if completion else {})
+        if completion:
+            chats["completion"] = completion_messages(row["task"], as_decimals(row["reference"]))
     except ValueError as error:
         raise UserError(f"row {row['id']!r} cannot be trained on: {error}") from None
+    return chats

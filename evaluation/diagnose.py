@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from data.rows import load_rows
+from data.stored_rows import StoredRows
 from evaluation import attention_maps as definitions
 from evaluation.attention_maps import AttentionMap, attention_maps, measure
 from evaluation.recipe import EvalRecipe
@@ -89,9 +89,9 @@ def draw_maps(
     return drawn
 
 
-def spread_evenly(rows: Dataset, count: int) -> list[int]:
+def spread_evenly(rows: StoredRows, count: int) -> list[int]:
     """Indices of at most `count` of the `sc` rows, evenly spread."""
-    indices = [i for i, task in enumerate(rows["task"]) if task == "sc"]
+    indices = [i for i, row in enumerate(rows.texts()) if row["task"] == "sc"]
     return [indices[number * len(indices) // count] for number in range(count)] if count < len(indices) else indices
 
 
@@ -150,7 +150,7 @@ def write_diagnosis(report: Mapping[str, Any], cards: Sequence[Mapping[str, Any]
     print(f"{folder / 'diagnose.json'}\n{folder / 'diagnose.html'}")
 
 
-def diagnose(model_name: str, spec: Spec, rows: Dataset, count: int, folder: Path) -> dict[str, Any]:
+def diagnose(model_name: str, spec: Spec, rows: StoredRows, count: int, folder: Path) -> dict[str, Any]:
     """Measures at most `count` rows, prints the table, writes `diagnose.json` and `diagnose.html`; returns what the JSON holds.
 
     Rows whose verdict is cut off or unparsed are left out and counted. Raises UserError where none is left.

@@ -32,7 +32,7 @@ from spatial_edit_reward.inference.store import create, generate_missing, read_r
 from spatial_edit_reward.parser import parse_or_none
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from data.stored_rows import StoredRows
 
 GRAY = (128, 128, 128)
 
@@ -43,25 +43,23 @@ def gray_image(spec: Spec) -> bytes:
     return encode(fit(Image.new("RGB", (side, side), GRAY), spec.pixels), "png")
 
 
-def plan_heldout(rows: Dataset, spec: Spec, blind: bool = False) -> RequestPlan:
+def plan_heldout(rows: StoredRows, spec: Spec, blind: bool = False) -> RequestPlan:
     """The requests about canonical `rows`, whose images are opened one row at a time; `blind`: all of them gray."""
-    from datasets import Image, List  # seconds to import
-
     plan, gray = RequestPlan(spec), gray_image(spec)
-    encoded = rows.cast_column("images", List(Image(decode=False)))
-    for index, row in enumerate(encoded):
+    for index in range(len(rows)):
+        row = rows.encoded(index)
         images: list[EncodedImage | None] = [gray if blind else image["bytes"] for image in row["images"]]
         key = request_id(row["task"], row["instruction"], images, spec)
         plan.rows.append(
             {name: row[name] for name in ("id", "task", "group", "instruction", "reference")} | {"key": key}
         )
-        load = partial(list, images) if blind else partial(_row_images, encoded, index)
+        load = partial(list, images) if blind else partial(_row_images, rows, index)
         plan.prompts.setdefault(key, (row["task"], row["instruction"], load))
     return plan
 
 
-def _row_images(encoded: Dataset, index: int) -> Sequence[EncodedImage | None]:
-    return [image["bytes"] for image in encoded[index]["images"]]
+def _row_images(rows: StoredRows, index: int) -> Sequence[EncodedImage | None]:
+    return [image["bytes"] for image in rows.encoded(index)["images"]]
 
 
 def write_heldout(recipe: EvalRecipe, overwrite: bool) -> None:

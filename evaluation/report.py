@@ -19,15 +19,10 @@ from spatial_edit_reward.files import write_json
 from spatial_edit_reward.pages import Card, render_page
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from data.stored_rows import StoredRows
 
 DIFFERENCES = (("sft", "base"), ("grpo", "sft"))
 Figures = dict[str, dict[str, float | None]]
-
-
-def bare_rows(rows: Dataset) -> list[dict[str, Any]]:
-    """The rows without their images, as plain dictionaries."""
-    return list(rows.remove_columns("images"))
 
 
 def table_lines(report: Mapping[str, Any], regions: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
@@ -46,7 +41,7 @@ def table_lines(report: Mapping[str, Any], regions: Mapping[str, Mapping[str, An
 
 
 def cards_worst_first(
-    rows: Dataset, completions: Sequence[str], scored: Sequence[Mapping[str, Any]], count: int = 24
+    rows: StoredRows, completions: Sequence[str], scored: Sequence[Mapping[str, Any]], count: int = 24
 ) -> list[Card]:
     """The cards of the `count` rows with the lowest reward; rows to which no reward applies come last."""
     order = sorted(range(len(rows)), key=lambda i: (scored[i]["reward"] is None, scored[i]["reward"]))
@@ -74,14 +69,14 @@ def make_report(recipe: EvalRecipe) -> dict[str, Any]:
     require_finished(recipe.run_dir / "eval", "eval")
     spec = load_spec(require(recipe.run_dir / "merge", "merge"))
     rows = load_rows(require(recipe.run_dir / "data" / "heldout.parquet", "data"), spec)
-    plain, rewards = bare_rows(rows), read_rewards(recipe.rewards_from, score_range=spec.score_range)
+    plain, rewards = list(rows.texts()), read_rewards(recipe.rewards_from, score_range=spec.score_range)
     completions: dict[str, list[str]] = {}
     sums: dict[str, dict[str, GroupSums]] = {}
     counts: dict[str, dict[str, int]] = {}
     regions: dict[str, dict[str, float | None]] = {}
     for name in recipe.models():
         texts, truncated = read_completions(recipe.run_dir / "eval" / f"{name}.jsonl", plain)
-        scored = score_rows(plain, texts, rewards.rewards, rewards.weights, spec, rows["images"])
+        scored = score_rows(plain, texts, rewards.rewards, rewards.weights, spec, rows.images())
         completions[name], sums[name] = texts, group_sums(plain, scored, truncated, spec)
         counts[name] = {"valid_verdicts": sum(values["format"] == 1.0 for values in scored)}
         regions[name] = empty_regions([(row, {"text": text}) for row, text in zip(plain, texts, strict=True)])

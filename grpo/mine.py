@@ -14,6 +14,8 @@ import argparse
 import hashlib
 import os
 import shutil
+from collections import Counter
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,7 +37,7 @@ from spatial_edit_reward.inference.store import Name, create, generate_missing, 
 from spatial_edit_reward.spec import FILE_NAME
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from data.stored_rows import StoredRows
 
 
 class MineConfig(BaseModel):
@@ -52,16 +54,39 @@ class MineConfig(BaseModel):
     max_mean_reward: Annotated[float, Field(ge=0, le=1, description="a row above is easy")]
     min_reward_std: Annotated[float, Field(ge=0, le=1, description="standard deviation over a row's samples")]
     max_rows: Annotated[int, Field(gt=0, description="rows kept, lowest means first")] = 7000
+    max_candidates: Annotated[
+        int | None, Field(gt=0, description="rows sampled, as many of each source and number of regions as there are")
+    ] = None
     batch_size: Annotated[int, Field(gt=0, description="completions generated at once")]
     seed: int = 0
 
 
-def row_keys(rows: Dataset) -> list[str]:
-    """A hash of each row's task, instruction and image bytes: what the model's completions depend on."""
-    from datasets import Image, List
+def choose_candidates(rows: StoredRows, count: int | None, seed: int) -> StoredRows:
+    """At most `count` rows, drawn by `seed`: as many of every source and number of regions, or all that it has."""
+    import numpy as np
 
+    if count is None or len(rows) <= count:
+        return rows
+    strata = [stratum(row) for row in rows.texts()]
+    order, drawn, ranks = np.random.default_rng(seed).permutation(len(rows)), Counter[Any](), []
+    for index in order:
+        ranks.append(drawn[strata[index]])  # rows of its stratum that were drawn before it
+        drawn[strata[index]] += 1
+    chosen = rows.select(np.sort(order[np.argsort(ranks, kind="stable")][:count]))
+    print(f"sampling {count:,} of {len(rows):,} rows, of {len(drawn)} kinds (source, task, number of regions) alike")
+    return chosen
+
+
+def stratum(row: Mapping[str, Any]) -> tuple[str, str, int | None]:
+    """Source, task and number of regions of a row: None where they are unknown, 3 for more."""
+    regions = row["reference"]["edit_region"]
+    return row["source"], row["task"], None if regions is None else min(len(regions), 3)
+
+
+def row_keys(rows: StoredRows) -> list[str]:
+    """A hash of each row's task, instruction and image bytes: what the model's completions depend on."""
     keys = []
-    for row in rows.cast_column("images", List(Image(decode=False))):
+    for row in map(rows.encoded, range(len(rows))):
         digest = hashlib.blake2b(f"{row['task']}\0{row['instruction']}".encode(), digest_size=12)
         for image in row["images"]:
             digest.update(image["bytes"])
@@ -70,7 +95,7 @@ def row_keys(rows: Dataset) -> list[str]:
 
 
 def write_samples(
-    config: MineConfig, model: Path, weights: str, rows: Dataset, keys: list[str], spec: Spec, folder: Path
+    config: MineConfig, model: Path, weights: str, rows: StoredRows, keys: list[str], spec: Spec, folder: Path
 ) -> Path:
     """The file in `folder` with the samples of `model`, whose hash is `weights`; those that it lacks are generated.
 
@@ -95,18 +120,16 @@ def write_samples(
 
 
 def select_rows(
-    config: MineConfig, model: Path, rows: Dataset, keys: list[str], file: Path, selected: Selected, output: Path
+    config: MineConfig, model: Path, rows: StoredRows, keys: list[str], file: Path, selected: Selected, output: Path
 ) -> None:
     """Writes `rl.parquet` with the rows that are kept, the spec and `mine_report.json` into `output`; prints a histogram.
 
     Raises UserError where no row is kept.
     """
-    import numpy as np
-
     responses = read_responses(file)
     samples = [[responses[key, sample]["text"] for sample in range(config.samples)] for key in keys]
-    images = rows.select(np.repeat(np.arange(len(rows)), config.samples))["images"]
-    values = sample_rewards(list(rows.remove_columns("images")), samples, selected.rewards, selected.weights, images)
+    images = rows.images(config.samples)
+    values = sample_rewards(list(rows.texts()), samples, selected.rewards, selected.weights, images)
     limits = config.model_dump(include={"min_mean_reward", "max_mean_reward", "min_reward_std", "max_rows"})
     kept = hard_rows(values, **limits)
     report = make_report(values, kept)
@@ -119,7 +142,7 @@ def select_rows(
         )
     shutil.copyfile(model / FILE_NAME, output / FILE_NAME)
     partial = output / "rl.parquet.partial"
-    rows.select(kept).to_parquet(str(partial))
+    rows.select(kept).write(partial)
     os.replace(partial, output / "rl.parquet")
     print(f"{len(kept)} of {len(rows)} rows kept: {output / 'rl.parquet'} (data_dir: {output} in grpo.yaml)")
 
@@ -156,7 +179,8 @@ def mine(config: MineConfig, overwrite: bool) -> None:
             rows = load_rows(rows_file, spec)
             if not len(rows):
                 raise UserError(f"{rows_file}: no rows, so there is nothing to sample")
-            keys = row_keys(rows)
+            rows = choose_candidates(rows, config.max_candidates, config.seed)
+            keys = on_main_process(lambda: row_keys(rows))  # it reads every image
             file = write_samples(config, model, weights, rows, keys, spec, output / "samples")
         destroy_process_group()
         if output is not None and state.is_main_process:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.rows import for_training, load_rows, row_error
+from data.rows import features, for_training, load_rows, row_error
 from spatial_edit_reward import load_spec, parse
 from spatial_edit_reward.errors import UserError
 
@@ -49,7 +49,7 @@ def test_rows_come_back_and_split_groups_are_disjoint(small_data):
         name: load_rows(small_data / f"{name}.parquet", spec) for name in ("train", "validation", "rl", "heldout")
     }
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 48, "validation": 8, "rl": 24, "heldout": 16}
-    groups = [set(rows["group"]) for rows in splits.values()]
+    groups = [{row["group"] for row in rows.texts()} for rows in splits.values()]
     assert sum(map(len, groups)) == len(set.union(*groups))
     row = splits["train"][0]
     assert row["images"][0].size == (64, 64) and row["images"][0].mode == "RGB"
@@ -74,10 +74,16 @@ def test_what_trl_collates_is_the_prompt_with_images_and_the_verdict(small_data,
         assert verdict.score == row["reference"]["score"]
 
 
-def test_a_reference_without_a_rationale_cannot_be_trained_on(small_data):
+def test_a_reference_without_a_rationale_cannot_be_trained_on(small_data, tmp_path):
+    from datasets import Dataset
+
     spec = load_spec(small_data)
-    rows = load_rows(small_data / "validation.parquet", spec)
-    bare = rows.map(lambda r: {"reference": {**r, "reasoning": None}}, input_columns=["reference"])
+    rows = [
+        row | {"reference": {**row["reference"], "reasoning": None}}
+        for row in Dataset.from_parquet(str(small_data / "validation.parquet"))
+    ]
+    Dataset.from_list(rows, features=features()).to_parquet(str(tmp_path / "bare.parquet"))
+    bare = load_rows(tmp_path / "bare.parquet", spec)
     with pytest.raises(UserError, match=r"row 'synthetic-.*reasoning"):
         for_training(bare, spec, completions=True)
-    assert "completion" not in for_training(bare, spec, completions=False).column_names
+    assert "completion" not in for_training(bare, spec, completions=False)[0]

@@ -47,7 +47,7 @@ def test_written_rows_come_back(small_data, tmp_path, framework):
     done = write(small_data, tmp_path / "out", framework)
     assert done.returncode == 0 and f"8 rows in {tmp_path / 'out' / 'data.jsonl'}, 0 without" in done.stdout
     raws = read(tmp_path / "out" / "data.jsonl")
-    assert len(rows) == 8 and [raw.id for raw in raws] == rows["id"]
+    assert len(rows) == 8 and [raw.id for raw in raws] == [row["id"] for row in rows.texts()]
     for raw, row in zip(raws, rows, strict=True):
         assert (raw.task, raw.instruction, raw.group) == (row["task"], row["instruction"], row["group"])
         assert raw.prompt == spec.prompt(row["task"], row["instruction"])
@@ -156,10 +156,11 @@ def test_a_dataset_info_that_is_none_is_named(small_data, others, text):
 
 
 def test_rows_without_a_complete_verdict_are_counted(small_data, tmp_path):
-    from data.rows import features, load_rows
+    from datasets import Dataset
 
-    spec = load_spec(small_data)
-    rows = load_rows(small_data / "validation.parquet", spec)
+    from data.rows import features
+
+    rows = Dataset.from_parquet(str(small_data / "validation.parquet"), features=features())
 
     def without_reasoning(reference, index):
         return {"reference": {**reference, "reasoning": reference["reasoning"] if index % 4 else None}}

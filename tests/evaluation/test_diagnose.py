@@ -138,7 +138,7 @@ def test_rows_are_evenly_spread(small_data):
     rows = load_rows(small_data / "heldout.parquet", load_spec(small_data))
     indices = spread_evenly(rows, 4)
     assert len(indices) == 4 and {rows[i]["task"] for i in indices} == {"sc"} and max(indices) > len(rows) // 2
-    assert spread_evenly(rows, 1000) == [i for i, task in enumerate(rows["task"]) if task == "sc"]
+    assert spread_evenly(rows, 1000) == [i for i, row in enumerate(rows) if row["task"] == "sc"]
 
 
 def test_heat_is_drawn_where_it_is():

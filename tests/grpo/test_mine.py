@@ -47,7 +47,7 @@ def test_what_is_kept_meets_every_limit(values, low, high, std):
 def test_rewards_are_by_row_and_sample(small_data):
     from data.rows import load_rows
 
-    rows = list(load_rows(small_data / "rl.parquet", load_spec(small_data)).remove_columns("images"))[:4]
+    rows = list(load_rows(small_data / "rl.parquet", load_spec(small_data)).texts())[:4]
     true = [render(row["task"], row["reference"]) for row in rows]
     values = sample_rewards(rows, [[text, "no verdict"] for text in true], [box_iou, score_agreement], [2.0, 1.0])
     assert values.tolist() == [[1.0, 0.0]] * 4
@@ -114,7 +114,7 @@ def test_samples_are_generated_once(mined_run, tmp_path):
     spec = load_spec(run / "mine")
     kept = load_rows(run / "mine" / "rl.parquet", spec)
     rows = load_rows(run / "data" / "rl.parquet", spec)
-    assert kept["id"] == rows["id"] and "24 candidates, 24 kept" in done.stdout
+    assert [row["id"] for row in kept] == [row["id"] for row in rows] and "24 candidates, 24 kept" in done.stdout
     samples = samples_in(run)
     before = samples.read_text()
     assert len(read_responses(samples)) == 48

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from datasets import Dataset
 
 from data.rows import load_rows
+from data.stored_rows import StoredRows
 from evaluation.recipe import EvalRecipe
 from pipeline.figures import format_figure
 from pipeline.folders import require
@@ -27,7 +27,7 @@ class Subject(NamedTuple):
     recipe: EvalRecipe
     model: str
     spec: Spec
-    rows: Dataset
+    rows: StoredRows
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +48,7 @@ def load_subject(arguments: argparse.Namespace) -> Subject:
     return Subject(recipe, model, spec, rows)
 
 
-def make_requests(rows: Dataset) -> list[Request]:
+def make_requests(rows: StoredRows) -> list[Request]:
     """One request for each of `rows`, in order; its key is the row's id."""
     return [Request(row["id"], row["task"], row["instruction"], row["images"]) for row in rows]
 

@@ -15,7 +15,6 @@ import time
 from tqdm import tqdm
 
 from evaluation.metrics import GroupSums, group_sums, interval, score_rows
-from evaluation.report import bare_rows
 from evaluation.terminal import print_table
 from pipeline.rewards import read_rewards
 from spatial_edit_reward.inference.backends import open_backend
@@ -48,11 +47,11 @@ def main() -> None:
         )
         responses = new
 
-    plain = bare_rows(rows)
+    plain = list(rows.texts())
     ordered = [responses[row["id"]] for row in plain]
     selected = read_rewards(recipe.rewards_from, score_range=spec.score_range)
     scored = score_rows(
-        plain, [response.text for response in ordered], selected.rewards, selected.weights, spec, rows["images"]
+        plain, [response.text for response in ordered], selected.rewards, selected.weights, spec, rows.images()
     )
     smooth = [
         {**values, "scores": values["scores"] if response.expected is None else tuple(response.expected)}

@@ -22,7 +22,6 @@ from data.rows import load_rows
 from evaluation.heldout import plan_heldout, write_responses
 from evaluation.metrics import METRICS, group_sums, interval, score_rows
 from evaluation.recipe import EvalRecipe
-from evaluation.report import bare_rows
 from evaluation.responses import read_completions
 from evaluation.terminal import print_table
 from pipeline.folders import require
@@ -72,12 +71,12 @@ def main() -> None:
     file = output / "control.jsonl"
     plan = plan_heldout(rows, spec)
     write_responses("control", str(output / "sft" / "merged"), None, plan, recipe.backend, recipe.batch_size, file)
-    plain = bare_rows(rows)
+    plain = list(rows.texts())
     selected = read_rewards(recipe.rewards_from, score_range=spec.score_range)
     sums = {}
     for name, verdicts in (("control", file), ("grpo", recipe.run_dir / "eval" / "grpo.jsonl")):
         completions, truncated = read_completions(verdicts, plain)
-        scored = score_rows(plain, completions, selected.rewards, selected.weights, spec, rows["images"])
+        scored = score_rows(plain, completions, selected.rewards, selected.weights, spec, rows.images())
         sums[name] = group_sums(plain, scored, truncated, spec)
     lines = [["metric", "control", "grpo", "grpo - control"]]
     for metric in METRICS:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import PIL.Image
 import pyarrow.parquet as pq
-from datasets import Dataset, Image, List
 from tokenizers import Tokenizer
 
 from data.recipe import DataRecipe
 from data.rows import features
+from data.stored_rows import StoredRows
 from pipeline.recipe import load_config
 from spatial_edit_reward import Spec, load_spec, render
 from spatial_edit_reward.chat import IMAGES_OF_TASK
@@ -93,8 +93,8 @@ def check_columns(file: Path) -> int:
 def from_file(file: Path, spec: Spec, patch: int, base: str) -> Rows:
     """Rows as they are in `file`: SAMPLE of them are measured, evenly spread, with the base's tokenizer if that is local."""
     count = check_columns(file)
-    rows = Dataset.from_parquet(str(file), features=features()).cast_column("images", List(Image(decode=False)))
-    rows = rows.select(range(0, count, max(1, count // SAMPLE)))
+    rows = StoredRows(file, features().arrow_schema)
+    sample = range(0, count, max(1, count // SAMPLE))
     tokenizer = Path(base) / "tokenizer.json"
     known = Tokenizer.from_file(str(tokenizer)) if tokenizer.exists() else None
 
@@ -102,7 +102,7 @@ def from_file(file: Path, spec: Spec, patch: int, base: str) -> Rows:
         return len(known.encode(text).ids) if known else len(text) / characters
 
     prompts, answers, images, patches, longest = [], [], [], [], 0.0
-    for row in rows:
+    for row in map(rows.encoded, sample):
         areas = [area(image["bytes"], patch) for image in row["images"]]
         prompts.append(length(spec.prompt(row["task"], row["instruction"]), TEXT) + TURN + AROUND_IMAGE * len(areas))
         images.append(sum(areas) // (spec.pixels.multiple // patch) ** 2)
@@ -112,7 +112,7 @@ def from_file(file: Path, spec: Spec, patch: int, base: str) -> Rows:
             answers.append(length(answer_of(row), JSON))
     return Rows(
         count,
-        len(patches) / len(rows),
+        len(patches) / len(sample),
         max(patches),
         statistics.mean(images),
         statistics.mean(prompts),
