@@ -24,6 +24,7 @@ from data.cleaning.prepare import Context, RowRecord, prepare_chunk, start
 from data.recipe import SPLITS, DataRecipe, Split, Subsample
 from data.sources import RowSource
 from data.splits import assign, components
+from data.stored_rows import open_writer, rows_per_group
 from spatial_edit_reward.errors import UserError
 
 CHUNK = 32
@@ -136,9 +137,7 @@ def write_splits(shards: Sequence[Shard], schema: pyarrow.Schema, folder: Path) 
     splits = {row.split for shard in shards for row in shard.records}
     with ExitStack() as stack:
         writers = {
-            split: stack.enter_context(
-                parquet.ParquetWriter(folder / f"{split}.parquet", schema, compression="none", use_dictionary=False)
-            )
+            split: stack.enter_context(open_writer(folder / f"{split}.parquet", schema))
             for split in SPLITS
             if split in splits
         }
@@ -152,7 +151,7 @@ def write_splits(shards: Sequence[Shard], schema: pyarrow.Schema, folder: Path) 
             for split, writer in writers.items():
                 rows = table.filter([row.split == split for row in stored])
                 if len(rows):
-                    writer.write_table(rows)
+                    writer.write_table(rows, rows_per_group(rows))
             shard.file.unlink()
 
 

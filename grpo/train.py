@@ -59,7 +59,6 @@ def make_trainer(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward
     init_deepspeed(args)
     model = load_model(name, model_args.dtype, model_args.attn_implementation, quantization(model_args))
     rows = for_training(load_rows(data / "rl.parquet", spec), spec, completions=False)
-    rows = rows.select_columns(["id", "task", "instruction", "prompt", "images", "reference"])
     trainer = build_trainer(args, model_args, rewards, Inputs(model, processor, spec, rows))
     trainer.add_callback(SamplePages(trainer))
     return trainer

@@ -110,7 +110,7 @@ def test_scores_of_0_to_10_run_through_the_stage(images, tmp_path):
         == tuple(json.loads((tmp_path / "data" / "verdict.json").read_text())["score_range"])
     )
     train = load_rows(tmp_path / "data" / "train.parquet", spec)
-    scores = {name: reference["score"] for name, reference in zip(train["id"], train["reference"], strict=True)}
+    scores = {row["id"]: row["reference"]["score"] for row in train.texts()}
     assert scores["of25-0-sc"] == [8, 6] and scores["of25-1-pq"] == pytest.approx([3, 4])
     assert scores["of10-0-pq"] == [7.5, 10]
     synthetic = [score for name, score in scores.items() if name.startswith("synthetic-")]
