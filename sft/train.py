@@ -9,10 +9,10 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
 from data.rows import for_training, load_rows
 from export.merge import merge
-from pipeline.checkpoints import last_checkpoint
-from pipeline.distributed import engine_name, free_memory_and_shutdown, init_deepspeed, num_parameters, on_main_process
+from pipeline.distributed import engine_name, free_memory_and_shutdown, init_deepspeed, num_parameters
 from pipeline.model import Inputs, SpecBesideCheckpoints, quantization, save_trained, trained_parameters
 from pipeline.random_weights import random_inputs, time_steps
+from pipeline.training import train_to_end
 from spatial_edit_reward import load_spec
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.inference.model import load_model, load_processor
@@ -62,8 +62,7 @@ def train(args: SFTConfig, model_args: ModelConfig, data: Path) -> None:
     """Trains from the last complete checkpoint or from the start, then merges and verifies."""
     output = Path(args.output_dir)
     trainer = make_trainer(args, model_args, data)
-    trainer.train(resume_from_checkpoint=on_main_process(lambda: last_checkpoint(output, args.world_size)))
-    trainer.save_state()
+    train_to_end(trainer, output)
     spec = load_spec(data)
     saved = save_trained(trainer, output, spec)
     free_memory_and_shutdown(trainer)  # the verification of the merge loads the model on the same GPU
