@@ -13,8 +13,7 @@ from trl import GRPOConfig, GRPOTrainer, ModelConfig, get_peft_config
 from data.rows import for_training, load_rows
 from grpo.reward_std import frac_reward_zero_std
 from grpo.samples import SamplePages
-from pipeline.checkpoints import last_checkpoint
-from pipeline.distributed import engine_name, free_memory_and_shutdown, init_deepspeed, num_parameters, on_main_process
+from pipeline.distributed import engine_name, free_memory_and_shutdown, init_deepspeed, num_parameters
 from pipeline.model import (
     Inputs,
     SpecBesideCheckpoints,
@@ -24,6 +23,7 @@ from pipeline.model import (
     trained_parameters,
 )
 from pipeline.random_weights import StepMeter, random_inputs, time_steps
+from pipeline.training import train_to_end
 from rewards_fn.load import Reward
 from spatial_edit_reward import load_spec
 from spatial_edit_reward.inference.model import load_model, load_processor
@@ -93,8 +93,7 @@ def train(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward], data
     """Trains from the last complete checkpoint or from the start, and saves the adapter, or all weights where there is none."""
     output = Path(args.output_dir)
     trainer = make_trainer(args, model_args, rewards, data)
-    trainer.train(resume_from_checkpoint=on_main_process(lambda: last_checkpoint(output, args.world_size)))
-    trainer.save_state()
+    train_to_end(trainer, output)
     save_trained(trainer, output, load_spec(Path(model_args.model_name_or_path)))
     free_memory_and_shutdown(trainer)
 
