@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,15 +12,33 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from data.readers.parts import check_shards
 from spatial_edit_reward.errors import UserError, one_line
-from spatial_edit_reward.images import ImageError, fit, read_image
+from spatial_edit_reward.images import IMAGE_FORMATS, ImageError, fit, name_format, read_image
 from spatial_edit_reward.spec import Pixels
 
 IMAGE_FILES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 TABLES = {".parquet", ".arrow"}
+# What `save_to_disk` writes beside its tables.
+ABOUT_TABLES = {"state.json", "dataset_info.json", "dataset_dict.json"}
 # What may hold a benchmark's images and is not read: passed over, its images would be trained on without a word.
-NOT_READ = {".jsonl", ".csv", ".tsv", ".tar", ".zip", ".gz", ".tgz", ".zst", ".7z", ".lmdb", ".h5", ".npy", ".npz"}
-NOT_READ |= {".avif", ".heic", ".svg"}
+NOT_READ = {
+    ".json",
+    ".jsonl",
+    ".csv",
+    ".tsv",
+    ".tar",
+    ".zip",
+    ".gz",
+    ".tgz",
+    ".zst",
+    ".7z",
+    ".lmdb",
+    ".h5",
+    ".npy",
+    ".npz",
+}
+NOT_READ |= {".avif", ".heic"}
 
 
 def pixel_hash(image: Image.Image) -> bytes:
@@ -52,26 +71,59 @@ class Benchmark(NamedTuple):
         return None
 
 
-def images_in(folder: Path) -> Iterator[Path | bytes]:
-    """Every image below `folder`: image files, and those in Parquet and Arrow files, in whatever column.
+def kind_of(file: Path) -> str:
+    """What a benchmark's file is: "image", "table", "data" that is not read, or "text" (and other files without images)."""
+    suffix = file.suffix.lower()
+    if suffix in IMAGE_FILES:
+        return "image"
+    if suffix in TABLES:
+        return "table"
+    if file.name in ABOUT_TABLES or file.name.startswith(".") or suffix == ".pdf":
+        return "text"
+    if suffix in NOT_READ:
+        return "data"
+    if not file.is_file():
+        return "text"
+    with file.open("rb") as opened:
+        head = opened.read(4096)
+    if name_format(head) in IMAGE_FORMATS:
+        return "image"
+    return "data" if b"\0" in head else "text"
 
-    Raises UserError for none, and where the folder holds files with data that are not read.
+
+def images_in(path: Path) -> Iterator[Path | bytes]:
+    """Every image of a file, or below a folder: image files, and those in Parquet and Arrow files, in whatever column.
+
+    Prints which files are not read. Raises UserError for no image, and for files with data that are not read.
     """
-    files = sorted(file for file in folder.rglob("*") if ".cache" not in file.parts)
-    unread = [file.name for file in files if file.suffix.lower() in NOT_READ]
+    below = path.rglob("*") if path.is_dir() else [path]
+    files = sorted(file for file in below if ".cache" not in file.relative_to(path).parts and not file.is_dir())
+    kinds = {file: kind_of(file) for file in files if file.exists() or file.is_symlink()}
+    unread = [file.name for file, kind in kinds.items() if kind == "data"]
     if unread:
         raise UserError(
-            f"benchmarks: {folder}: {unread[0]}{f' and {len(unread) - 1} more' if unread[1:] else ''} cannot be read, and "
-            "may hold images of the benchmark: unpack it, or name the folder of the images alone"
+            f"benchmarks: {path}: {few(unread)} cannot be read, and may hold images of the benchmark: unpack it, or name the "
+            "folder of the images alone"
         )
-    if not any(file.suffix.lower() in IMAGE_FILES | TABLES for file in files):
-        raise UserError(f"benchmarks: {folder}: no images and no Parquet or Arrow files in it")
-    for file in files:
-        if file.suffix.lower() in IMAGE_FILES:
-            yield file
-        elif file.suffix.lower() in TABLES:
-            for row in table_rows(file):
-                yield from encoded_in(list(row.values()))
+    tables = [file for file, kind in kinds.items() if kind == "table"]
+    check_shards(tables)
+    yield from (file for file, kind in kinds.items() if kind == "image")
+    passed = [file.name for file, kind in kinds.items() if kind == "text"]
+    for file in tables:
+        empty = True
+        for row in table_rows(file):
+            for image in encoded_in([row], file.parent):
+                empty = False
+                yield image
+        if empty:
+            passed.append(file.name)
+    if passed:
+        print(f"benchmarks: {path}: no images in {few(passed)}")
+
+
+def few(names: Sequence[str]) -> str:
+    """Up to three of `names`, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
 
 
 def table_rows(file: Path) -> Iterator[dict[str, Any]]:
@@ -85,13 +137,18 @@ def table_rows(file: Path) -> Iterator[dict[str, Any]]:
         raise UserError(f"benchmarks: {file}: {one_line(error)}") from None
 
 
-def encoded_in(values: Sequence[object]) -> Iterator[bytes]:
-    """The `bytes` of the images among a row's values, in lists and structures too."""
+def encoded_in(values: Iterable[object], folder: Path) -> Iterator[Path | bytes]:
+    """The images among a row's values, in lists and structures too: as bytes, as base64, or as files of `folder`."""
     for value in values:
-        if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
-            yield value["bytes"]
+        if isinstance(value, dict) and set(value) == {"bytes", "path"}:
+            if value["bytes"] or value["path"]:
+                yield value["bytes"] or folder / value["path"]
         elif isinstance(value, dict | list):
-            yield from encoded_in(list(value.values()) if isinstance(value, dict) else value)
+            yield from encoded_in(value.values() if isinstance(value, dict) else value, folder)
+        elif isinstance(value, str) and value.startswith("data:image/"):
+            yield base64.b64decode(value.partition(",")[2])
+        elif isinstance(value, bytes) and name_format(value) in IMAGE_FORMATS:
+            yield value
 
 
 def read_benchmarks(folders: Sequence[Path], pixels: Pixels, distance: int) -> Benchmark | None:
@@ -107,7 +164,7 @@ def read_benchmarks(folders: Sequence[Path], pixels: Pixels, distance: int) -> B
         except ImageError as error:
             raise UserError(f"benchmarks: {folder}: {error.detail}") from None
         if not own:
-            raise UserError(f"benchmarks: {folder}: its files hold no image")
+            raise UserError(f"benchmarks: {folder}: no images in it")
         hashes |= own
     exact = frozenset(digest for digest, _ in hashes)
     return Benchmark(exact, np.array(sorted({perceptual for _, perceptual in hashes}), dtype=np.uint64), distance)

@@ -38,6 +38,7 @@ SIGNATURES = (
     (0, b"PK\3\4", "a zip archive"),
     (0, b"\x1f\x8b", "gzip"),
 )
+IMAGE_FORMATS = {"PNG", "JPEG", "WebP", "GIF", "BMP", "TIFF"}  # of these, what `read_image` reads
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 JPEG_QUALITY = 95
 ORIENTATION = 0x0112  # the EXIF tag

@@ -9,11 +9,12 @@ import bz2
 import gzip
 import hashlib
 import lzma
+import re
 import shutil
 import string
 import tarfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import accumulate
@@ -26,6 +27,7 @@ from data.templates import common_start
 from spatial_edit_reward.errors import UserError, one_line
 
 BLOCK = 2**20
+SHARD = re.compile(r"(.*?)(\d+)-of-(\d+)(.*)")
 # How a compressed file begins -> what reads it.
 COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 ADVICE = (
@@ -109,6 +111,22 @@ def _count(counter: str) -> int | None:
     for letter in counter.lower():
         number = number * 26 + ord(letter) - ord("a")
     return number
+
+
+def check_shards(files: Iterable[Path]) -> None:
+    """Raises UserError where `files` lack one of the shards that their names count, as in `train-00001-of-00004.parquet`."""
+    shards: dict[tuple[Path, str, int, str], set[int]] = {}
+    for file in files:
+        if match := SHARD.fullmatch(file.name):
+            before, number, total, after = match.groups()
+            shards.setdefault((file.parent, before, int(total), after), set()).add(int(number))
+    for (folder, before, total, after), numbers in shards.items():
+        missing = sorted(set(range(total)) - numbers)
+        if missing and numbers != set(range(1, total + 1)):
+            raise UserError(
+                f"{folder}: {before}{missing[0]:05}-of-{total:05}{after} is missing ({len(numbers)} of {total} are there): "
+                "download it again (`hf download` fetches what is missing)"
+            )
 
 
 def unpacked(parts: tuple[Path, ...]) -> tuple[Path, ...]:
