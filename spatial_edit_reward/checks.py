@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,11 @@ from spatial_edit_reward.boxes import finite_number, valid_box
 from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE, GLOBAL_TAG, TAG, ScoreRange, Verdict, cited_ids
 
 MIN_WORDS = 3
+# Scripts that write no space between words, where every letter counts as a word, as in Unicode's word segmentation (UAX 29)
+# for Han and Hiragana: Thai, Lao, Tibetan, Myanmar, Khmer, kana, Han.
+UNSPACED = re.compile(
+    "[\u0e01-\u0eff\u0f40-\u0fbc\u1000-\u109f\u1780-\u17b3\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
 
 # task -> the checks that its verdicts have to pass, in the order in which `failed_checks` names them.
 CHECKS: dict[str, tuple[str, ...]] = {
@@ -40,7 +46,13 @@ def valid_scores(verdict: Verdict, score_range: ScoreRange = DEFAULT_SCORE_RANGE
 
 
 def _has_words(text: str) -> bool:
-    return len(text.split(None, MIN_WORDS)) >= MIN_WORDS
+    """At least MIN_WORDS words of any script: runs between spaces that hold a letter or a digit."""
+    words = 0
+    for run in text.split():
+        words += sum(map(str.isalpha, UNSPACED.findall(run))) or any(map(str.isalnum, run))
+        if words >= MIN_WORDS:
+            return True
+    return False
 
 
 def _tags_followed_by_words(reasoning: str) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -13,6 +14,11 @@ import json_repair
 from spatial_edit_reward.schema import KEYS, Task, Verdict
 
 Completion = str | Sequence[Mapping[str, Any]]
+# What a model thinks: up to </think>, which may have no opening tag, and all behind a <think> that is never closed.
+THOUGHTS = re.compile(r"\A(?:(?!<think>).)*</think>|<think>(?:.*?</think>|.*)", re.DOTALL)
+NUMBER_AT_END = re.compile(r"(?<![\w.])-?[0-9][0-9.eE+-]*\Z")
+MAX_LENGTH = 2**14  # characters that are repaired: json_repair can take half a minute for so many
+OBJECT = re.compile(r'\{\s*"')
 
 
 class ParseFailure(ValueError):  # noqa: N818 - the name of the contract
@@ -86,12 +92,48 @@ def parse(text: str, task: Task) -> Verdict:
     return _verdict(value, task)
 
 
+def whole_objects(text: str) -> Iterator[tuple[dict[str, Any], int, int]]:
+    """(object, where it starts, where it ends) of every outermost JSON object in `text`, in order, read strictly."""
+    opening = OBJECT.search(text)
+    while opening:
+        start = opening.start()
+        try:
+            value, end = DECODER.raw_decode(text, start)
+            yield value, start, end
+        except json.JSONDecodeError as error:
+            end = max(error.pos, start + 1)  # what lies before is inside the broken one
+        except RecursionError:
+            return
+        except ValueError:  # a key given twice, NaN, an integer of more digits than Python converts
+            end = start + 1
+        opening = OBJECT.search(text, end)
+
+
+def _task_of(keys: Collection[str]) -> str | None:
+    """The task whose verdict has these `keys`, and maybe others; None where no verdict has them."""
+    return next((task for task in ("sc", "pq") if set(KEYS[task]) <= set(keys)), None)
+
+
+def repaired_objects(text: str) -> list[dict[str, Any]]:
+    """The objects that json_repair makes of `text`, in order. A number that touches its end may be cut off: it is left out.
+
+    Raises ValueError or RecursionError for what is beyond repair.
+    """
+    if len(text) > MAX_LENGTH:
+        raise ValueError(f"more than {MAX_LENGTH:,} characters")
+    value = json_repair.loads(NUMBER_AT_END.sub("", text))
+    if isinstance(value, str):  # JSON written as a JSON string
+        value = json_repair.loads(value)
+    return [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, dict) and part]
+
+
 def repair(text: str, task: Task) -> Repaired:
-    """The verdict in `text` after repairing its JSON (fences, prose around it, a missing bracket), keys in any order.
+    """The last complete verdict in `text`, its JSON repaired: fences, prose and thoughts around it, a missing bracket.
 
-    Raises ParseFailure where the keys or scores are not all there: a cut-off verdict is not filled up.
+    Keys may come in any order and case, and others beside them, which are left out. What a model thinks before `</think>` is
+    no verdict. Raises ParseFailure where the keys or scores are not all there: a cut-off verdict is not filled up.
 
-    >>> repaired = repair('Sure! {"score": [20, 11], "reasoning": "No visible artifacts."}', "pq")
+    >>> repaired = repair('Sure! {"score": [20, 11], "reasoning": "No visible artifacts.", "sure": true}', "pq")
     >>> repaired.changed, repaired.verdict.score
     (True, [20, 11])
     """
@@ -99,18 +141,31 @@ def repair(text: str, task: Task) -> Repaired:
         return Repaired(parse(text, task), changed=False)
     except ParseFailure:
         pass
+    rest = text = THOUGHTS.sub("", text)[-MAX_LENGTH:]
+    objects: list[dict[str, Any]] = []
+    for value, _, end in whole_objects(text):
+        if _task_of(value) == task:
+            objects.append(value)
+            rest = text[end:]
     try:
-        value = json_repair.loads(text)
+        objects += repaired_objects(rest) if "{" in rest or not objects else []
     except (RecursionError, ValueError) as error:
-        raise ParseFailure(f"beyond repair: {error}") from None
-    if isinstance(value, list):  # prose with brackets of its own around the object
-        value = next((part for part in value if isinstance(part, dict) and set(part) == set(KEYS[task])), None)
-    if not isinstance(value, dict) or set(value) != set(KEYS[task]):
-        raise ParseFailure(f"beyond repair: no object with the keys {', '.join(KEYS[task])}")
-    verdict = _verdict({key: value[key] for key in KEYS[task]}, task)
-    if len(verdict.score) != 2:
-        raise ParseFailure("beyond repair: the two scores are not there")
-    return Repaired(verdict, changed=True)
+        if not objects:
+            raise ParseFailure(f"beyond repair: {error}") from None
+    reason = f"no object with the keys {', '.join(KEYS[task])}"
+    for value in reversed(objects):
+        value = {key.lower(): part for key, part in value.items()}
+        if _task_of(value) != task:
+            continue
+        try:
+            verdict = _verdict({key: value[key] for key in KEYS[task]}, task)
+        except ParseFailure as failure:
+            reason = str(failure)
+            continue
+        if len(verdict.score) == 2:
+            return Repaired(verdict, changed=True)
+        reason = "the two scores are not there"
+    raise ParseFailure(f"beyond repair: {reason}")
 
 
 def completion_text(completion: Completion) -> str:

@@ -7,25 +7,21 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import json_repair
-
 from data.cleaning.fixer import RowError, RowFixer
 from data.cleaning.regions import read_numbers, read_regions, with_keys
 from spatial_edit_reward import KEYS, ParseFailure, Task, Verdict
 from spatial_edit_reward.checks import failed_checks
-from spatial_edit_reward.parser import DECODER, RepeatedKey
+from spatial_edit_reward.parser import DECODER, THOUGHTS, RepeatedKey, repaired_objects, whole_objects
 from spatial_edit_reward.schema import TAG, ScoreRange
 
-THINK = re.compile(r"\A\s*(?:<think>)?(?:(?!<think>).)*?</think>", re.DOTALL)
 FENCE = re.compile(r"```\w*\s*(.*?)\s*```", re.DOTALL)
 
 
 def without_wrapping(text: str, fixer: RowFixer) -> str:
     """`text` without a thinking part and without a code fence around its JSON."""
-    thought = THINK.match(text)
-    if thought:
+    text, thoughts = THOUGHTS.subn("", text)
+    if thoughts:
         fixer.fix("think", "the answer thinks aloud first")
-        text = text[thought.end() :]
     fenced = FENCE.search(text)
     if fenced and "{" not in text[: fenced.start()]:
         fixer.fix("fence", "the verdict is in a code fence")
@@ -34,9 +30,22 @@ def without_wrapping(text: str, fixer: RowFixer) -> str:
 
 
 def read_object(text: str, fixer: RowFixer) -> dict[str, Any]:
-    """The JSON object in `text`, without thoughts, fences and prose around it."""
+    """The JSON object of the last verdict in `text`, without thoughts, fences and prose around it."""
     text = without_wrapping(text, fixer)
-    start = text.find("{")
+    whole = [found for found in whole_objects(text) if names(found[0], "reasoning") and names(found[0], "score")]
+    content, start, end = whole[-1] if whole else ({}, 0, 0)
+    later = text.find("{", end)
+    if not whole or (later >= 0 and '"score"' in text[later:]):  # one that is broken
+        content, start, end = read_first(text, later, fixer)
+    if start > 0 or end < len(text):
+        fixer.fix("prose", "text around the JSON object")
+    if not isinstance(content, dict):
+        raise RowError("unreadable_verdict", f"a JSON {type(content).__name__}, no object")
+    return content
+
+
+def read_first(text: str, start: int, fixer: RowFixer) -> tuple[Any, int, int]:
+    """(content, `start`, its end) of the JSON at `start` in `text`, repaired where the policy fixes that. Raises RowError."""
     if start < 0:
         raise RowError("unreadable_verdict", f"no JSON object in {text[:60]!r}")
     try:
@@ -46,23 +55,19 @@ def read_object(text: str, fixer: RowFixer) -> dict[str, Any]:
         raise RowError(kind, str(failure)) from None
     except (ValueError, RecursionError) as error:
         content, end = repaired(text[start:], str(error), fixer), len(text)
-    if start > 0 or end < len(text):
-        fixer.fix("prose", "text around the JSON object")
-    if not isinstance(content, dict):
-        raise RowError("unreadable_verdict", f"a JSON {type(content).__name__}, no object")
-    return content
+    return content, start, end
 
 
 def repaired(text: str, reason: str, fixer: RowFixer) -> dict[str, Any]:
     """`text`, no JSON for `reason`, read by json_repair. Raises RowError where that is not allowed, or gives no object."""
     try:
-        content = json_repair.loads(text)
+        objects = repaired_objects(text)
     except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict) or not content:
+        objects = []
+    if not objects:
         raise RowError("unreadable_verdict", f"no JSON: {reason}")
     fixer.fix("broken_json", reason)
-    return content
+    return next((content for content in reversed(objects) if names(content, "score")), objects[-1])
 
 
 def read_scores(value: Any, from_range: ScoreRange, to_range: ScoreRange, fixer: RowFixer) -> list[float]:
@@ -98,13 +103,13 @@ def check_task(content: Mapping[str, Any], task: Task, regions_known: bool) -> N
     """Raises RowError where the verdict's keys are those of the other task."""
     if task == "pq" and "edit_region" in content and {"reasoning", "score"} <= set(content):
         raise RowError("task_disagrees", "one image, and a verdict with edit_region")
-    if task == "sc" and regions_known and not names_regions(content):
+    if task == "sc" and regions_known and not names(content, "edit_region"):
         raise RowError("task_disagrees", "two images, and a verdict without edit_region")
 
 
-def names_regions(keys: Iterable[str]) -> bool:
-    """Whether one of `keys` is `edit_region`, misspelt or not."""
-    return bool(difflib.get_close_matches("edit_region", [key.lower() for key in keys], n=1, cutoff=0.7))
+def names(keys: Iterable[str], name: str) -> bool:
+    """Whether one of `keys` is `name`, misspelt or not."""
+    return bool(difflib.get_close_matches(name, [key.lower() for key in keys], n=1, cutoff=0.7))
 
 
 def read_verdict(

@@ -83,6 +83,68 @@ def test_repair_says_whether_it_repaired():
     assert beside_brackets.changed and beside_brackets.verdict.score == [25, 24.5]
 
 
+DRAFT = '{"reasoning": "a draft", "score": [1, 1]}'
+BROKEN = PQ[:-1] + ",}"
+LAST = {
+    "draft in thoughts that have no opening tag": f"A draft: {DRAFT} Hmm, no.</think>\n\n{PQ}",
+    "draft in thoughts": f"<think>{DRAFT}</think>{PQ}",
+    "thoughts after the verdict": f"{PQ}\n<think>Or {DRAFT}?",
+    "draft that is broken, in thoughts": f"{DRAFT[:-1]},}} Hmm.</think>{PQ}",
+    "two in a row": f"{DRAFT}\n{PQ}",
+    "two in a row, the second broken": f"{DRAFT}\n{BROKEN}",
+    "two in a row, the first broken": f"{DRAFT[:-1]},}}\n{PQ}",
+    "two broken ones": f"{DRAFT[:-1]},}}\n{BROKEN}",
+    "a list of two": f"[{DRAFT}, {PQ}]",
+    "two fences": f"```json\n{DRAFT}\n```\nOn reflection:\n```json\n{PQ}\n```\nThat is all.",
+    "braces after it": f"{PQ} {{so it is}}",
+    "a second one that is cut off": f"{PQ}\n{DRAFT[:-9]}",
+    "a second one that is cut off within a score": f"{PQ}\n{DRAFT[:-3]}",
+    "a key more": PQ[:-1] + ', "confidence": 0.9}',
+    "a key more, broken": PQ[:-1] + ', "confidence": 0.9,}',
+    "keys in another case": PQ.replace("score", "Score"),
+    "JSON in a JSON string": json.dumps(PQ),
+}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_repair_takes_the_last_complete_verdict(name):
+    repaired = repair(LAST[name], "pq")
+    assert repaired.changed and (repaired.verdict.reasoning, repaired.verdict.score) == ("clean", [25, 24.5])
+
+
+def test_repair_takes_the_last_of_different_shapes():
+    """json_repair lets a later object of the same shape replace an earlier one, and no other."""
+    draft = '{"edit_region": [], "reasoning": "<|global|> nothing", "score": [1, 1]}'
+    assert repair(f"{draft} Hmm, no.</think>{SC}", "sc").verdict.score == [20, 5]
+    assert repair(f"{draft}{SC}", "sc").verdict.score == [20, 5]
+
+
+@pytest.mark.parametrize("text", [f"<think>{DRAFT}", f"{DRAFT}</think>", f"{DRAFT}</think>{PQ[:-9]}", SC])
+def test_thoughts_and_verdicts_of_the_other_task_are_no_verdict(text):
+    with pytest.raises(ParseFailure):
+        repair(text, "pq")
+
+
+@pytest.mark.parametrize("end", ["[20, 1", "[20, 15", "[20, 1.", "[20, -", "[20", "[20, 15e"])
+def test_a_number_that_touches_the_end_is_no_score(end):
+    """The 1 of "[20, 1" may be the beginning of 15."""
+    with pytest.raises(ParseFailure):
+        repair('{"reasoning": "clean", "score": ' + end, "pq")
+
+
+def test_a_number_before_a_bracket_or_a_space_is_one():
+    for end in ("[20, 15]", "[20, 15\n", "[20, 15}"):
+        assert repair('{"reasoning": "clean", "score": ' + end, "pq").verdict.score == [20, 15]
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 200_000, '{"a":' * 200_000, "{" * 5_000, '{"' * 2_000, '{"a": 1, "a": ' * 50_000, "x" * 10**7]
+)
+def test_repair_gives_up_on_hostile_texts_in_seconds(text):
+    with pytest.raises(ParseFailure):
+        repair(text, "pq")
+
+
 @pytest.mark.parametrize("text", [SC[:60], '{"reasoning": "x"', '{"reasoning": "x", "score": [7', "", "12 and 13"])
 def test_repair_invents_no_score(text):
     task = "sc" if text.startswith('{"edit') else "pq"
