@@ -9,13 +9,12 @@ Writes `train`, `validation`, `rl` and `heldout` Parquet files, `verdict.json` a
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.inputs import input_states
 from data.recipe import DataRecipe
-from data.synthetic.generate import background_files
-from pipeline.fingerprint import hash_files
 from pipeline.folders import stage_output
 from pipeline.recipe import load_config
 from spatial_edit_reward import TASKS, Spec, save_spec
@@ -24,33 +23,6 @@ from spatial_edit_reward.files import write_json
 
 if TYPE_CHECKING:
     from data.sources import Templates
-
-
-def input_states(recipe: DataRecipe) -> dict[str, Any]:
-    """What the recipe reads, as far as it is known in seconds: annotation files by content, others by size and time.
-
-    Raises UserError for backgrounds or a tokenizer that are not there.
-    """
-    if recipe.tokenizer and not (recipe.tokenizer / "tokenizer.json").is_file():
-        raise UserError(f"tokenizer: {recipe.tokenizer}: no tokenizer.json in it")
-    paths = [*(Path(source.path) for source in recipe.sources), *recipe.benchmarks]
-    if recipe.backgrounds:
-        background_files(recipe.backgrounds)
-        paths.append(recipe.backgrounds)
-    states: dict[str, Any] = {}
-    for path in paths:  # but for the cache that `hf download` keeps in a folder
-        below = (file for file in path.rglob("*") if ".cache" not in file.parts)
-        states[str(path)] = hash_files(path) if path.is_file() else file_states(below)
-    for source in recipe.sources:
-        if source.images:
-            states[str(source.images)] = file_states(source.images.parent.glob(f"{source.images.name}*"))
-    return states
-
-
-def file_states(paths: Iterable[Path]) -> list[list[Any]]:
-    """Name, size in bytes and time of change of each file; of a folder, or a link that leads nowhere, the name alone."""
-    stats = {path: path.stat() if path.is_file() else None for path in sorted(paths)}
-    return [[path.name, stat.st_size, stat.st_mtime_ns] if stat else [path.name] for path, stat in stats.items()]
 
 
 def build_spec(recipe: DataRecipe, templates: Templates) -> Spec:
@@ -72,19 +44,22 @@ def build_spec(recipe: DataRecipe, templates: Templates) -> Spec:
 def run(recipe: DataRecipe, folder: Path) -> dict[str, Any]:
     """Writes everything into `folder` and returns the report. Raises UserError, also where no row is left."""
     from data.build import build
-    from data.cleaning.prepare import Context
+    from data.cleaning.prepare import Context, Preparer
+    from data.first_rows import check_first_rows
     from data.hashes import read_benchmarks
-    from data.report import check_prompts, check_rows, make_report
+    from data.outcome import check_prompts
+    from data.report import make_report
     from data.rows import features
     from data.sources import find_templates, open_sources
 
     sources = open_sources(recipe)
     templates = find_templates(recipe.sources)
     spec = build_spec(recipe, templates)
+    context = Context(recipe, spec, features().arrow_schema, None, templates)
+    check_first_rows(recipe.sources, Preparer(context), recipe.prompt_from)
     benchmark = read_benchmarks(recipe.benchmarks, recipe.pixels, recipe.hash_distance)
-    records = build(Context(recipe, spec, features().arrow_schema, benchmark, templates), sources, folder)
-    report = make_report(recipe, sources, records, templates, spec)
-    check_rows(report)
+    records, boxes = build(replace(context, benchmark=benchmark), sources, folder)
+    report = make_report(recipe, sources, records, templates, spec, boxes)
     check_prompts(report)
     save_spec(spec, folder)
     write_json(folder / "data_report.json", report)

@@ -6,8 +6,9 @@ of each row only its record is held: hashes, names and figures for the report (a
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack, closing
 from multiprocessing import get_context
@@ -19,8 +20,10 @@ import pyarrow
 from pyarrow import parquet
 from tqdm import tqdm
 
+from data.cleaning.box_format import BoxCounts
 from data.cleaning.fixer import RowError
 from data.cleaning.prepare import Context, RowRecord, prepare_chunk, start
+from data.outcome import check_boxes, check_source, check_splits, lost, main_reason
 from data.recipe import SPLITS, DataRecipe, Split, Subsample
 from data.sources import RowSource
 from data.splits import assign, components
@@ -28,6 +31,8 @@ from data.stored_rows import open_writer, rows_per_group
 from spatial_edit_reward.errors import UserError
 
 CHUNK = 32
+FIRST = 1000  # rows of a source; where all of them are dropped, the user should know before hours have passed
+Prepared = tuple[list[RowRecord], BoxCounts | None]
 
 
 class Shard(NamedTuple):
@@ -37,14 +42,14 @@ class Shard(NamedTuple):
     file: Path
 
 
-def in_order(context: Context, calls: Iterator[tuple[Any, ...]]) -> Generator[list[RowRecord], None, None]:
+def in_order(context: Context, calls: Iterator[tuple[Any, ...]]) -> Generator[Prepared, None, None]:
     """The results of `prepare_chunk` on each of `calls`, in order, with two calls a process under way at most."""
     processes = context.recipe.processes
     if processes == 1:
         start(context)
         yield from (prepare_chunk(*call) for call in calls)
         return
-    waiting: deque[Future[list[RowRecord]]] = deque()
+    waiting: deque[Future[Prepared]] = deque()
     with ProcessPoolExecutor(processes, get_context("spawn"), start, (context,)) as pool:
         try:
             for call in calls:
@@ -64,8 +69,14 @@ def check_policy(records: Sequence[RowRecord], recipe: DataRecipe) -> None:
             raise UserError(f"{row.location}: {row.error.kind}: {row.error.detail} (policy: fail)")
 
 
-def prepare_all(context: Context, sources: Sequence[RowSource], folder: Path) -> list[Shard]:
-    """Every row's record in reading order; the rows that are kept are on disk. Raises UserError where the policy is to fail."""
+def prepare_all(
+    context: Context, sources: Sequence[RowSource], folder: Path
+) -> tuple[list[Shard], dict[str, BoxCounts]]:
+    """(every row's record in reading order, the boxes of each source); the rows that are kept are on disk.
+
+    Raises UserError where the policy is to fail, and at the end of a source of which nothing is left, or whose boxes are of
+    another format than it declares.
+    """
     folder.mkdir(parents=True)
     chunks: list[tuple[int, Path]] = []
 
@@ -75,16 +86,42 @@ def prepare_all(context: Context, sources: Sequence[RowSource], folder: Path) ->
                 chunks.append((index, folder / f"{len(chunks):06d}.parquet"))
                 yield chunk, source.name, source.score_range, chunks[-1][1]
 
-    shards = []
+    shards: list[Shard] = []
+    boxes: dict[str, BoxCounts] = {}
+    current: list[RowRecord] = []  # of the source that is being read
     with tqdm(desc="rows", unit="row") as bar, closing(in_order(context, calls())) as prepared:
-        for number, records in enumerate(prepared):
+        for number, (records, counts) in enumerate(prepared):
             check_policy(records, context.recipe)
             index, file = chunks[number]
+            name = sources[index].name
+            if current and current[-1].source_index != index:
+                check_ended(current, boxes)
+                current = []
             for row in records:
                 row.source_index = index
+            current += records
+            if len(current) - len(records) < FIRST <= len(current) and lost(current, final=False):
+                bar.write(
+                    f"warning: the first {len(current)} rows of {name!r} are lost: {main_reason(current)}", sys.stderr
+                )
+            if counts:
+                boxes.setdefault(name, BoxCounts(counts.declared)).merge(counts)
             shards.append(Shard(records, file))
             bar.update(len(records))
-    return shards
+    check_ended(current, boxes)
+    read = {row.source_index for shard in shards for row in shard.records}
+    for index, source in enumerate(sources):
+        if index not in read:
+            check_source(source.name, (), final=True)
+    return shards, boxes
+
+
+def check_ended(records: Sequence[RowRecord], boxes: Mapping[str, BoxCounts]) -> None:
+    """Raises UserError where the source whose rows `records` are was read for nothing."""
+    if records:
+        name = records[0].source
+        check_boxes(name, boxes.get(name))
+        check_source(name, records, final=False)
 
 
 def drop_repeated_ids(records: Sequence[RowRecord]) -> None:
@@ -100,20 +137,46 @@ def drop_repeated_ids(records: Sequence[RowRecord]) -> None:
 def adopt_groups(records: Sequence[RowRecord]) -> None:
     """Puts each `pq` row without a group of its own into the group of the `sc` row of its edited image and instruction."""
     kept = [row for row in records if row.error is None]
-    groups = {(row.image_hashes[1], row.instruction): row.group for row in kept if row.task == "sc"}
+    groups = {(row.image_hashes[1], row.words): row.group for row in kept if row.task == "sc"}
     for row in kept:
         if row.group is None:
-            row.group = groups.get((row.image_hashes[0], row.instruction))
+            row.group = groups.get((row.image_hashes[0], row.words))
+
+
+def join_answerless(records: Sequence[RowRecord]) -> None:
+    """Joins each row without an answer to the first row that has its task, its images, its instruction and an answer.
+
+    That row stands for it: it has the reference, and falls to the split of whichever of the two comes first. Of `pq` rows one
+    may have no instruction.
+    """
+
+    def keys(row: RowRecord) -> list[Hashable]:
+        words = [row.words, None] if row.task == "pq" else [row.words]
+        return [(*row.image_hashes, digest) for digest in words]
+
+    answerless = [row for row in records if row.error and row.error.kind == "no_verdict" and row.image_hashes]
+    wanted = {key for row in answerless for key in keys(row)}
+    twins: dict[Hashable, str] = {}
+    for row in records if wanted else ():
+        if row.error is None:
+            for key in wanted.intersection(keys(row)):
+                twins.setdefault(key, row.id)
+    for row in answerless:
+        twin = next((twins[key] for key in keys(row) if key in twins), None)
+        if twin is not None:
+            row.error = RowError("joined", twin)
+        else:
+            row.error = RowError("no_verdict", "no row with its images and its instruction has an answer")
 
 
 def assign_splits(records: Sequence[RowRecord], sources: Sequence[RowSource], seed: int) -> None:
-    """Gives every kept row its split; what falls to stage 1's splits without a complete verdict is dropped."""
-    kept = [row for row in records if row.error is None]
-    ties = [[*row.image_hashes, *filter(None, [row.group])] for row in kept]
+    """Gives each row that is kept or joined its split; what falls to stage 1's without a complete verdict is dropped."""
+    rows = [row for row in records if row.error is None or row.error.kind == "joined"]
+    ties = [[*row.image_hashes, *filter(None, [row.group])] for row in rows]
     shares = [source.splits for source in sources]
-    splits = assign(components(ties), [row.source_index for row in kept], shares, seed)
-    for row, split in zip(kept, splits, strict=True):
-        if split in ("train", "validation") and not row.has_verdict:
+    splits = assign(components(ties), [row.source_index for row in rows], shares, seed)
+    for row, split in zip(rows, splits, strict=True):
+        if row.error is None and split in ("train", "validation") and not row.has_verdict:
             row.error = RowError("not_for_sft", f"it fell to {split}")
         else:
             row.split = split
@@ -122,7 +185,7 @@ def assign_splits(records: Sequence[RowRecord], sources: Sequence[RowSource], se
 def subsample(records: Sequence[RowRecord], shares: Mapping[Split, Subsample], seed: int) -> None:
     """Drops all but the given shares of a split's failed edits and `pq` rows, drawn by `seed`."""
     for split, share in shares.items():
-        rows = [row for row in records if row.split == split]
+        rows = [row for row in records if row.split == split and row.error is None]
         failed = [row for row in rows if row.task == "sc" and row.boxes == ()]
         pq = [row for row in rows if row.task == "pq"]
         for number, (kind, part, members) in enumerate((("failed", share.failed, failed), ("pq", share.pq, pq))):
@@ -134,7 +197,7 @@ def subsample(records: Sequence[RowRecord], shares: Mapping[Split, Subsample], s
 
 def write_splits(shards: Sequence[Shard], schema: pyarrow.Schema, folder: Path) -> None:
     """Moves the shards' rows, with their records' groups, to `folder/SPLIT.parquet`; each shard is deleted once it is read."""
-    splits = {row.split for shard in shards for row in shard.records}
+    splits = {row.split for shard in shards for row in shard.records if row.stored}
     with ExitStack() as stack:
         writers = {
             split: stack.enter_context(open_writer(folder / f"{split}.parquet", schema))
@@ -155,19 +218,23 @@ def write_splits(shards: Sequence[Shard], schema: pyarrow.Schema, folder: Path) 
             shard.file.unlink()
 
 
-def build(context: Context, sources: Sequence[RowSource], folder: Path) -> list[RowRecord]:
-    """Writes the splits of all `sources` into `folder`; returns what became of every row, in reading order.
+def build(context: Context, sources: Sequence[RowSource], folder: Path) -> tuple[list[RowRecord], dict[str, BoxCounts]]:
+    """Writes the splits of all `sources` into `folder`; returns what became of every row, in reading order, and all boxes.
 
-    Raises UserError naming the file, row or key that is wrong.
+    Raises UserError naming the file, row or key that is wrong, and for a source or a split without a row.
     """
     recipe = context.recipe
-    shards = prepare_all(context, sources, folder / "shards")
+    shards, boxes = prepare_all(context, sources, folder / "shards")
     records = [row for shard in shards for row in shard.records]
     drop_repeated_ids(records)
+    join_answerless(records)
     adopt_groups(records)
     assign_splits(records, sources, recipe.seed)
     subsample(records, recipe.subsample, recipe.seed)
     check_policy(records, context.recipe)
+    for name in dict.fromkeys(source.name for source in sources):
+        check_source(name, [row for row in records if row.source == name], final=True)
+    check_splits(records, sources)
     write_splits(shards, context.schema, folder)
     (folder / "shards").rmdir()
-    return records
+    return records, boxes

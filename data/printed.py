@@ -35,6 +35,16 @@ def print_report(report: Mapping[str, Any]) -> None:
         f"{images['resized_stored_as']}",
         highlight=False,
     )
+    for source, counts in report["duplicates"].items():
+        owners = ", ".join(f"{count} of {owner}" for owner, count in counts.items())
+        console.print(f"{source}: rows with the images and instruction of an earlier row: {owners}", highlight=False)
+    for source, counts in report["joined"].items():
+        by_split = ", ".join(f"{count} {split}" for split, count in counts.items())
+        console.print(
+            f"{source}: rows without an answer, by the split of the row that has it: {by_split}", highlight=False
+        )
+    for note in report["notes"]:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     for name in report["not_usable_for_sft"]:
         console.print(
             f"{name}: human scores without words: references for stage 2, not usable for SFT", highlight=False

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from data.cleaning.box_format import BoxFormat
 from data.cleaning.fixer import Policy, policies
 from spatial_edit_reward import Task
 from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE
@@ -45,6 +46,8 @@ class Source(Strict):
         images: The folder of its images, or the start of the tar parts' names; null: beside the file.
         subset: The split of a `datasets` dataset that is read.
         score_range: Of its scores; they are rescaled to the recipe's.
+        box_format: How its boxes are written; null: as ours, `xyxy_1000` under the key `bbox_2d`.
+        subsample: The share of its groups that is read, drawn by the recipe's seed.
     """
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
@@ -54,6 +57,8 @@ class Source(Strict):
     subset: str = "train"
     columns: Columns | None = None
     score_range: Bounds = DEFAULT_SCORE_RANGE
+    box_format: BoxFormat | None = None
+    subsample: Annotated[float, Field(gt=0, le=1)] = 1.0
     splits: Annotated[dict[Split, Share], Field(min_length=1)]
 
     @model_validator(mode="after")

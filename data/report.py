@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+from data.cleaning.box_format import BoxCounts
 from data.cleaning.prepare import RowRecord
 from data.recipe import SPLITS, DataRecipe
 from data.sources import RowSource, Templates
-from data.templates import NEEDED
 from spatial_edit_reward import TASKS, Spec
 from spatial_edit_reward.boxes import BOX_SCALE
-from spatial_edit_reward.errors import UserError
 
 TOKEN_BIN = 128
+LOW_SCORES = 0.4  # of the declared range, as 10 is of 0..25
+COMMON_RANGES = (1, 5, 10, 20, 25, 100)
 
 
 def counted(values: Iterable[Any]) -> dict[str, int]:
@@ -23,7 +24,12 @@ def counted(values: Iterable[Any]) -> dict[str, int]:
 
 
 def make_report(
-    recipe: DataRecipe, sources: Sequence[RowSource], records: Sequence[RowRecord], templates: Templates, spec: Spec
+    recipe: DataRecipe,
+    sources: Sequence[RowSource],
+    records: Sequence[RowRecord],
+    templates: Templates,
+    spec: Spec,
+    box_counts: Mapping[str, BoxCounts],
 ) -> dict[str, Any]:
     """What `data_report.json` holds."""
     kept = [row for row in records if row.error is None]
@@ -46,7 +52,54 @@ def make_report(
             for task in TASKS
         },
         "boxes": boxes(kept),
+        "joined": joined(records),
+        "duplicates": duplicates(kept),
+        "notes": [
+            *(f"{name}: {counts.problem}" for name, counts in box_counts.items() if counts.problem),
+            *low_scores(kept, sources, spec),
+        ],
     }
+
+
+def joined(records: Sequence[RowRecord]) -> dict[str, dict[str, int]]:
+    """How many of a source's rows without an answer were joined to a row that has one, by its split, and how many not."""
+    result: dict[str, Counter[str]] = {}
+    for row in records:
+        if row.error and row.image_hashes and row.error.kind in ("joined", "no_verdict"):
+            result.setdefault(row.source, Counter())[row.split or "not joined"] += 1
+    return {source: dict(counts) for source, counts in result.items()}
+
+
+def duplicates(kept: Sequence[RowRecord]) -> dict[str, dict[str, int]]:
+    """How many rows of a source have the images and the instruction of an earlier row, by the source of that row."""
+    first: dict[Hashable, str] = {}
+    result: dict[str, Counter[str]] = {}
+    for row in kept:
+        key = (*row.image_hashes, row.words)
+        if key in first:
+            result.setdefault(row.source, Counter())[first[key]] += 1
+        else:
+            first[key] = row.source
+    return {source: dict(counts) for source, counts in result.items()}
+
+
+def low_scores(kept: Sequence[RowRecord], sources: Sequence[RowSource], spec: Spec) -> list[str]:
+    """A line for each source whose scores all lie in the lower part of the range that it declares."""
+    highest: dict[str, float] = {}
+    for row in kept:
+        highest[row.source] = max(highest.get(row.source, spec.score_range[0]), *row.score)
+    lines = []
+    low, high = spec.score_range
+    for name, (declared_low, declared_high) in {source.name: source.score_range for source in sources}.items():
+        share = (highest.get(name, high) - low) / (high - low)
+        if share <= LOW_SCORES:
+            top = declared_low + share * (declared_high - declared_low)
+            likely = next((bound for bound in COMMON_RANGES if bound >= top - 1e-6), declared_high)
+            lines.append(
+                f"{name}: no score is above {top:g} of the declared {declared_low:g}..{declared_high:g}: write `score_range: "
+                f"[{declared_low:g}, {likely:g}]` for the source if that is theirs"
+            )
+    return lines
 
 
 def splits(kept: Sequence[RowRecord]) -> dict[str, dict[str, int]]:
@@ -105,33 +158,6 @@ def prompts(
                     "score_range_located": bool(template and template.names_range(source.score_range)),
                 }
     return result
-
-
-def check_rows(report: Mapping[str, Any]) -> None:
-    """Raises UserError where no row is left, with the most frequent reason."""
-    if not report["splits"]:
-        reasons: Counter[str] = Counter()
-        for rows in report["sources"].values():
-            reasons.update(rows["dropped"])
-        for kind, count in reasons.most_common(1):
-            example = report["examples"][kind]
-            raise UserError(
-                f"no row was kept: {count} of {sum(reasons.values())} were dropped as {kind}, "
-                f"e.g. {example['location']}: {example['detail']}"
-            )
-        raise UserError("no row was kept: the sources hold none")
-
-
-def check_prompts(report: Mapping[str, Any]) -> None:
-    """Raises UserError where the template of `prompt_from` explains fewer of its source's rows than it must."""
-    source = report["prompt_from"]
-    for task, prompt in report["prompts"].get(source, {}).items():
-        rows = prompt["explained"] + prompt["not_explained"]
-        if prompt["explained"] < NEEDED * rows:
-            raise UserError(
-                f"prompt_from: the {task} template of {source!r} explains {prompt['explained']} of {rows} rows, fewer than "
-                f"{NEEDED:.0%}"
-            )
 
 
 def images(kept: Sequence[RowRecord], recipe: DataRecipe) -> dict[str, Any]:

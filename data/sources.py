@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 from itertools import islice
 
 from tqdm import tqdm
@@ -38,17 +39,24 @@ def open_sources(recipe: DataRecipe) -> list[RowSource]:
     sources = []
     for source in recipe.sources:
         usable_for_sft = getattr(READERS[source.layout], "USABLE_FOR_SFT", True)
-        chunks = partial(public_chunks, source)
+        chunks = partial(public_chunks, source, recipe.seed)
         sources.append(RowSource(source.name, source.splits, chunks, source.score_range, usable_for_sft))
     splits = [split for split in SPLITS if split in recipe.synthetic_groups]
     return sources + [RowSource(NAME, {split: 1.0}, partial(synthetic_chunks, recipe, split)) for split in splits]
 
 
-def public_chunks(source: Source, size: int) -> Iterator[list[Raw]]:
-    """The rows of a public source, `size` at a time."""
+def public_chunks(source: Source, seed: int, size: int) -> Iterator[list[Raw]]:
+    """The rows of a public source, `size` at a time; of `source.subsample` below 1 that share of them, with whole groups."""
     rows = READERS[source.layout].rows(source)
+    if source.subsample < 1:
+        rows = (raw for raw in rows if drawn(f"{seed} {source.name} {raw.group or raw.id}") < source.subsample)
     while chunk := list(islice(rows, size)):
         yield chunk
+
+
+def drawn(name: str) -> float:
+    """A number in 0..1 that is the same for the same name, and spread evenly over names."""
+    return int.from_bytes(blake2b(name.encode(errors="replace"), digest_size=8).digest(), "big") / 2**64
 
 
 def find_templates(sources: Sequence[Source]) -> Templates:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
+
+from data.cleaning.box_format import BoxFormat, Size
 
 Policy = Literal["fix", "drop", "fail"]
 MAX_DETAIL = 200  # characters: a row may hold a whole image as text where its path is expected
@@ -31,7 +33,7 @@ KINDS: dict[str, Kind] = {
     "image_missing": Kind("drop", "an image is not there"),
     "image_outside": Kind("drop", "an image's path leaves the source's image folder"),
     "image_too_large": Kind("drop", "an image has more bytes or pixels than are opened"),
-    "image_unreadable": Kind("drop", "an image cannot be decoded to its end"),
+    "bad_image": Kind("drop", "a file is no image that can be used: damaged, of another format, or far too thin"),
     # the verdict's text
     "think": Kind("fix", "a <think> part before the verdict", "removed"),
     "fence": Kind("fix", "a code fence around the verdict", "removed"),
@@ -48,18 +50,22 @@ KINDS: dict[str, Kind] = {
     "repeated_region_id": Kind("drop", "two regions have one id"),
     "label": Kind("drop", "a region's label is no text"),
     "label_space": Kind("fix", "white space around or doubled in a label", "removed"),
+    "box_key": Kind("drop", "a box has the name of another convention than the source's `box_format`"),
     "box_shape": Kind("drop", "a box is not four numbers"),
     "box_string": Kind("fix", "a box's number is written as text", "read"),
     "box_edge": Kind("fix", "a box is out of 0..1000 by no more than `box_tolerance`", "clamped"),
     "box_outside": Kind("drop", "a box is out of 0..1000 by more"),
-    "box_swapped": Kind("fix", "x2 < x1 or y2 < y1", "exchanged"),
-    "box_empty": Kind("drop", "a box has no area"),
+    "box_swapped": Kind("drop", "x2 < x1 or y2 < y1", "exchanged where it cannot be a width or a height"),
+    "box_empty": Kind("drop", "a box is less than a thousandth of the image wide or high"),
     "score_string": Kind("fix", "a score is written as text, as in 20 or 20/25", "read"),
     "score_shape": Kind("drop", "`score` is not two numbers"),
     "score_outside": Kind("drop", "a score is out of the source's range"),
     "cite_without_box": Kind("drop", "the reasoning cites a region that is not there", "read without the tag"),
     "reasoning_form": Kind("drop", "the reasoning fails a check of valid verdicts"),
     # the row among the others
+    "joined": Kind(
+        "drop", "it has no answer, and the row that has its images, its instruction and an answer stands for it"
+    ),
     "benchmark_overlap": Kind("drop", "an image is one of a benchmark's, exactly or to the eye"),
     "not_for_sft": Kind("drop", "it fell to train or validation, and has no complete verdict to imitate"),
     "subsampled": Kind("drop", "the recipe keeps only a share of its split's rows of its kind"),
@@ -71,6 +77,7 @@ class RowError(Exception):
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(kind, detail)
+        detail = detail.encode(errors="replace").decode()  # half a character could not be written into the report
         self.kind, self.detail = kind, detail if len(detail) <= MAX_DETAIL else f"{detail[:MAX_DETAIL]}..."
 
 
@@ -78,12 +85,21 @@ class RowFixer:
     """What may be fixed in one row, and what was.
 
     `fixed`: kind -> detail of the first such fix, in the order in which they were met. `box_tolerance`: how far out of
-    0..1000 a corner may be to be clamped.
+    0..1000 a corner may be to be clamped. `declared_format`: of its source's boxes; None is xyxy_1000, undeclared.
+    `image_size`: gives (width, height) in pixels of the edited image's file. `raw_boxes`: what was read, unjudged.
     """
 
-    def __init__(self, policy: Mapping[str, Policy], box_tolerance: float) -> None:
+    def __init__(
+        self,
+        policy: Mapping[str, Policy],
+        box_tolerance: float,
+        declared_format: BoxFormat | None = None,
+        image_size: Callable[[], Size] = lambda: (1, 1),
+    ) -> None:
         self.policy, self.box_tolerance = policy, box_tolerance
+        self.declared_format, self.image_size = declared_format, image_size
         self.fixed: dict[str, str] = {}
+        self.raw_boxes: list[tuple[list[float], Size]] = []
 
     def fix(self, kind: str, detail: str) -> None:
         """Notes that `kind` is being fixed. Raises RowError where the policy does not fix it."""

@@ -7,10 +7,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from data.cleaning.box_format import DEFAULT, fits, to_thousandths
 from data.cleaning.fixer import RowError, RowFixer
 from spatial_edit_reward.boxes import BOX_SCALE, finite_number
 
 REGION_KEYS = ("id", "label", "bbox_2d")
+# Names of a box in other conventions, without separators -> the formats that must be declared for them to be read.
+BOX_KEYS = {"box2d": ("yxyx_1000",), "bbox": ("xyxy_1000", "xyxy_1", "xyxy_pixel", "xywh_pixel")}
 # "20", "20.5" and "20/25"
 NUMBER = re.compile(r"\s*(-?\d{1,9}(?:\.\d{1,9})?)\s*(?:/\s*\d+(?:\.\d+)?)?\s*")
 
@@ -50,20 +53,46 @@ def read_numbers(value: Any, count: int, kind: str, fixer: RowFixer) -> list[flo
     return numbers if len(numbers) == len(value) == count else None
 
 
+def with_box_key(content: dict[str, Any], owner: str, fixer: RowFixer) -> dict[str, Any]:
+    """`content` with the box under `bbox_2d`, also where it has the name that the source's declared format has elsewhere.
+
+    Raises RowError for the name of another convention, which is no misspelling: it says in which order the numbers come.
+    """
+    if "bbox_2d" in content:
+        return content
+    for key, value in content.items():
+        name = re.sub(r"[^a-z0-9]", "", key.lower())
+        if "box" in name and name != "bbox2d":
+            formats = BOX_KEYS.get(name, ())
+            if fixer.declared_format in formats:
+                return {"bbox_2d" if other == key else other: content[other] for other in content}
+            advice = f"declare `box_format: {' or '.join(formats)}` if it is that" if formats else "it is not read"
+            raise RowError("box_key", f"{owner} has {key!r} {str(value)[:40]}, a name of another convention: {advice}")
+    return content
+
+
 def read_box(value: Any, owner: str, fixer: RowFixer) -> list[float]:
-    """[x1, y1, x2, y2] in 0..1000 with x1 < x2, y1 < y2; clamped and put in order where the policy fixes that."""
-    box = read_numbers(value, 4, "box_string", fixer)
-    if box is None:
+    """[x1, y1, x2, y2] in 0..1000 with x1 < x2, y1 < y2; clamped and put in order where the policy fixes that.
+
+    From the source's declared format, whole numbers where that is not ours. Raises RowError.
+    """
+    numbers = read_numbers(value, 4, "box_string", fixer)
+    if numbers is None:
         raise RowError("box_shape", f"{owner} has the box {str(value)[:60]}")
-    detail = f"{owner} has the box {box}"
+    size = fixer.image_size()
+    fixer.raw_boxes.append((numbers, size))
+    box = to_thousandths(numbers, fixer.declared_format or DEFAULT, size)
+    detail = f"{owner} has the box {numbers}"
     if min(box) < -fixer.box_tolerance or max(box) > BOX_SCALE + fixer.box_tolerance:
         raise RowError("box_outside", detail)
     if min(box) < 0 or max(box) > BOX_SCALE:
         fixer.fix("box_edge", detail)
     x1, y1, x2, y2 = (min(max(corner, 0.0), float(BOX_SCALE)) for corner in box)
     if x2 < x1 or y2 < y1:
+        if fits(numbers, "xywh_pixel", size) or (x1 + x2 <= BOX_SCALE and y1 + y2 <= BOX_SCALE):
+            raise RowError("box_swapped", f"{detail}, which may be x, y, width and height: `box_format: xywh_pixel`")
         fixer.fix("box_swapped", detail)
-    if x1 == x2 or y1 == y2:
+    if abs(x2 - x1) < 1 or abs(y2 - y1) < 1:
         raise RowError("box_empty", detail)
     return [min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]
 
@@ -86,7 +115,7 @@ def read_regions(value: Any, fixer: RowFixer) -> tuple[list[dict[str, Any]], dic
     new_ids: dict[int, int] = {}
     for index, content in enumerate(value):
         owner = f"region {index}"
-        region = with_keys(content, REGION_KEYS, owner, fixer)
+        region = with_keys(with_box_key(content, owner, fixer), REGION_KEYS, owner, fixer)
         label = read_label(region["label"], owner, fixer)
         old_id = read_number(region["id"], "region_id", fixer)
         if old_id is None or not old_id.is_integer():

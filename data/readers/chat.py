@@ -148,13 +148,21 @@ def folder_beside(root: Path, packed: Path) -> Callable[[str], ImageSource]:
     return checked
 
 
-def read_task(row: Mapping[str, Any]) -> Task | None:
-    """The task that a row's `solution` or `task` names; None where there is none. Raises RowError for another value."""
+def read_task(row: Mapping[str, Any], foreign_keys: bool = False) -> Task | None:
+    """The task that a row's `solution` or `task` names, `pq` as the published reward reads it: anywhere in the text.
+
+    None where there is none, and for another value where these keys may be of somebody else's format; else a RowError.
+    """
     key = "solution" if "solution" in row else "task"
-    task = row.get(key)
-    if task is not None and task not in TASKS:
-        raise RowError("not_a_row", f"{key} {task!r} is not one of {', '.join(TASKS)}")
-    return task
+    value = row.get(key)
+    words = value.lower() if isinstance(value, str) else ""
+    if "pq" in words:
+        return "pq"
+    if "sc" in re.findall("[a-z]+", words):
+        return "sc"
+    if value is not None and not foreign_keys:
+        raise RowError("not_a_row", f"{key} {value!r} is not one of {', '.join(TASKS)}")
+    return None
 
 
 def chat_rows(source: Source, regions_known: Callable[[str], bool]) -> Iterator[Raw]:
@@ -168,7 +176,7 @@ def chat_rows(source: Source, regions_known: Callable[[str], bool]) -> Iterator[
         return Raw(
             id=text_at(row, "id") or "",
             images=read_images(row, find),
-            task=read_task(row),
+            task=read_task(row, foreign_keys=source.layout == "sharegpt"),
             prompt=prompt,
             instruction=text_at(row, "instruction"),
             verdict=verdict,

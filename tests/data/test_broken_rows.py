@@ -16,7 +16,7 @@ from tests.data.conftest import data_recipe, prepared, write_lines
 LIMITS = {"pixels": {"min": 256, "max": 4096, "multiple": 16}, "max_new_tokens": 320}
 SPEC = Spec(**LIMITS)
 # What only shows among other rows.
-AMONG_OTHERS = {"repeated_id", "not_for_sft"}
+AMONG_OTHERS = {"repeated_id", "not_for_sft", "joined"}
 
 
 def result(images, tmp_path, public_row, **policy):
@@ -35,7 +35,7 @@ def result(images, tmp_path, public_row, **policy):
         kept, record = preparer.prepare(raw, "broken", source.score_range)
     except RowError as error:
         return error
-    return kept, tuple(record.fixed)
+    return (kept, tuple(record.fixed)) if kept else record.error
 
 
 def test_there_is_a_row_for_every_kind():
@@ -65,13 +65,16 @@ def read_reference(images, tmp_path, public_row, **policy):
     return kept if isinstance(kept, RowError) else kept[0]["reference"]
 
 
-def read_box(images, tmp_path, corners):
-    reference = read_reference(images, tmp_path, sc(edit_region=[{**SC["edit_region"][0], "bbox_2d": corners}]))
+def read_box(images, tmp_path, corners, **policy):
+    public_row = sc(edit_region=[{**SC["edit_region"][0], "bbox_2d": corners}])
+    reference = read_reference(images, tmp_path, public_row, **policy)
     return reference if isinstance(reference, RowError) else reference["edit_region"][0]["bbox_2d"]
 
 
 def test_what_the_fixes_make(images, tmp_path):
-    assert read_box(images, tmp_path, [300, 400, 10, 20]) == [10, 20, 300, 400]
+    # The corners of the first cannot be a width and a height: 700 + 400 goes beyond the image.
+    assert read_box(images, tmp_path, [700, 800, 400, 600], box_swapped="fix") == [400, 600, 700, 800]
+    assert read_box(images, tmp_path, [300, 400, 10, 20], box_swapped="fix").kind == "box_swapped"
     assert read_box(images, tmp_path, [-3, 0, 1004, 400]) == [0, 0, 1000, 400]
     assert read_reference(images, tmp_path, sc(score=["20/25", "7.5"]))["score"] == [20, 7.5]
     regions = [{"id": 7, "label": "lid", "bbox_2d": [0, 0, 9, 9]}, {"id": 3, "label": "cup", "bbox_2d": [0, 0, 9, 9]}]
@@ -196,5 +199,5 @@ def test_a_stage_without_a_row_left_is_an_error(images, tmp_path):
     source = {"name": "x", "layout": "spatialreward", "path": str(file), "images": str(images), "splits": {"train": 1}}
     done, _ = prepared(data_recipe(tmp_path, [source]))
     last = done.stderr.strip().splitlines()[-1]
-    assert done.returncode == 1 and "no row was kept: 2 of 2 were dropped as image_missing, e.g. " in last
+    assert done.returncode == 1 and "no row was kept: 2 of 2 were dropped as image_missing " in last
     assert "rows.jsonl, line 1" in last and not (tmp_path / "data").exists()

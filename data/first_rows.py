@@ -1,0 +1,103 @@
+"""The first rows of a source, read in seconds: what is wrong there is wrong in all of it, and need not wait for the images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from data.cleaning.box_format import BoxCounts
+from data.cleaning.fixer import RowError
+from data.cleaning.prepare import TASK_OF_IMAGES, Preparer
+from data.outcome import check_boxes
+from data.readers import READERS
+from data.readers.raw import Raw
+from data.recipe import Source
+from data.templates import NEEDED
+from spatial_edit_reward import TASKS, Task
+from spatial_edit_reward.errors import UserError
+
+ROWS = 1000
+
+
+@dataclass
+class FirstRows:
+    """What the first rows of a source are like.
+
+    Args:
+        errors: Kind of error -> how many rows have it; `examples`: kind -> the first such row, with what is wrong.
+        missing: Rows of which an image file is not there; `missing_example`: the first such file.
+        without_answer: Rows with neither a verdict nor scores.
+        explained: Task -> rows whose prompt the template explains; `prompts`: task -> rows with a prompt.
+        scores: The lowest and the highest score, in the source's own range; None without scores.
+    """
+
+    rows: int = 0
+    readable: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    tasks: Counter[Task] = field(default_factory=Counter)
+    ids: set[str] = field(default_factory=set)
+    missing: int = 0
+    missing_example: str = ""
+    without_answer: int = 0
+    prompts: Counter[Task] = field(default_factory=Counter)
+    explained: Counter[Task] = field(default_factory=Counter)
+    scores: tuple[float, float] | None = None
+    boxes: BoxCounts | None = None
+
+    def add(self, raw: Raw, source: Source, preparer: Preparer) -> None:
+        """Reads one row, but for its images."""
+        self.rows += 1
+        self.ids.add(raw.id)
+        task = TASK_OF_IMAGES.get(len(raw.images), "sc")
+        gone = [image for image in raw.images if isinstance(image, Path) and not image.is_file()]
+        if gone:
+            self.missing += 1
+            self.missing_example = self.missing_example or f"{raw.location}: {gone[0]}"
+        fixer = preparer.fixer(raw, source.name)
+        try:
+            text = preparer.read_text(raw, source.name, source.score_range, fixer)
+        except RowError as error:
+            self.errors[error.kind] += 1
+            self.examples.setdefault(error.kind, f"{raw.location}: {error.detail}")
+            self.prompts[task] += error.kind == "no_instruction"
+        else:
+            self.readable += 1
+            self.tasks[text.task] += 1
+            self.prompts[text.task] += text.explained is not None
+            self.explained[text.task] += bool(text.explained)
+            self.without_answer += text.reference is None
+            if text.reference:
+                self._add_scores(text.reference["score"], source, preparer)
+        preparer.count_boxes(raw, source.name, fixer)
+
+    def _add_scores(self, scores: Iterable[float], source: Source, preparer: Preparer) -> None:
+        (low, high), (own_low, own_high) = preparer.spec.score_range, source.score_range
+        own = [own_low + (score - low) * (own_high - own_low) / (high - low) for score in scores]
+        self.scores = min(own + list(self.scores or own)), max(own + list(self.scores or own))
+
+
+def read_first_rows(source: Source, preparer: Preparer, rows: int = ROWS) -> FirstRows:
+    """The first `rows` rows of `source`. Raises UserError where it cannot be read at all."""
+    first = FirstRows()
+    for raw in islice(READERS[source.layout].rows(source), rows):
+        first.add(raw, source, preparer)
+    first.boxes = preparer.box_counts.get(source.name)
+    return first
+
+
+def check_first_rows(sources: Iterable[Source], preparer: Preparer, prompt_from: str | None) -> None:
+    """Raises UserError where the first rows of a source have boxes of another format, or no prompt that can be recovered."""
+    for source in sources:
+        first = read_first_rows(source, preparer)
+        check_boxes(source.name, first.boxes)
+        for task in TASKS if source.name == prompt_from else ():
+            if first.prompts[task] and first.explained[task] < (1 - 10 * (1 - NEEDED)) * first.prompts[task]:
+                raise UserError(
+                    f"prompt_from: the {task} template of {source.name!r} explains {first.explained[task]} of the first "
+                    f"{first.prompts[task]} prompts: `make check-source` has more; without `prompt_from` the rows are asked in "
+                    "this project's words"
+                )

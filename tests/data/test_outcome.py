@@ -1,0 +1,175 @@
+"""Nothing kept is no success; rows without an answer are joined to the row that has it; what is odd about a source is noted."""
+
+import json
+
+import pytest
+
+from data.rows import load_rows
+from spatial_edit_reward import load_spec
+from tests.data.broken_rows import PQ, SC, row
+from tests.data.conftest import data_recipe, noise, prepared, write_lines
+
+NAMES = [f"Make cup {number} blue." for number in range(12)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Twelve edits as images, twice: `rl/` has them under other names."""
+    folder = tmp_path_factory.mktemp("edits")
+    for name in ("sft", "rl"):
+        (folder / name).mkdir()
+        for number in range(len(NAMES)):
+            for side in range(2):
+                image = folder / name / f"{number if name == 'sft' else 99 - number}_{side}.png"
+                noise(2 * number + side).save(image)
+    return folder
+
+
+def answered(number, task="sc", **changes):
+    images = (f"sft/{number}_0.png", f"sft/{number}_1.png") if task == "sc" else (f"sft/{number}_1.png",)
+    return row(SC if task == "sc" else PQ, images=images, instruction=NAMES[number], **changes)
+
+
+def answerless(number, task="sc", instruction=None, **changes):
+    """As `rl/data.json` has them: images, instruction and `solution`, and no answer."""
+    images = [f"rl/{99 - number}_0.png", f"rl/{99 - number}_1.png"][task == "pq" :]
+    return {"images": images, "instruction": instruction or NAMES[number], "solution": task, **changes}
+
+
+def source(file, folder, name="sft", layout="spatialreward", **changes):
+    return {"name": name, "layout": layout, "path": str(file), "images": str(folder), **changes}
+
+
+def rows_of(folder):
+    spec = load_spec(folder)
+    return {file.stem: list(load_rows(file, spec)) for file in folder.glob("*.parquet")}
+
+
+def last_line(done):
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_rows_without_an_answer_give_rl_the_rows_that_have_it(folder, tmp_path):
+    sft = [answered(number, task) for number in range(10) for task in ("sc", "pq")]
+    rl = [answerless(number, task) for number in range(3) for task in ("sc", "pq")]
+    rl[1]["solution"] = "PQ score"  # as the published reward reads it: "pq" in solution.lower()
+    rl += [answerless(11), answerless(3, instruction="Make it red.")]
+    (tmp_path / "data.json").write_text(json.dumps(rl), encoding="utf-8")
+    sources = [
+        source(tmp_path / "data.json", folder, "rl", splits={"rl": 1}),
+        source(write_lines(tmp_path / "sft.jsonl", sft), folder, splits={"train": 8, "heldout": 2}),
+    ]
+    done, report = prepared(data_recipe(tmp_path, sources))
+    assert done.returncode == 0, done.stderr
+    split_of = {name["id"]: split for split, rows in rows_of(tmp_path / "data").items() for name in rows}
+    assert {name for name, split in split_of.items() if split == "rl"} == {
+        f"sft-{2 * number + at}-{task}" for number in range(3) for at, task in enumerate(("sc", "pq"))
+    }
+    assert len(split_of) == 20  # each edit once, in one split
+    rl_rows = rows_of(tmp_path / "data")["rl"]
+    assert all(kept["reference"]["edit_region"] for kept in rl_rows if kept["task"] == "sc")
+    assert report["sources"]["rl"]["dropped"] == {"joined": 6, "no_verdict": 2}
+    assert report["joined"] == {"rl": {"rl": 6, "not joined": 2}}
+    assert "rl: rows without an answer, by the split of the row that has it: 6 rl, 2 not joined" in done.stdout
+    assert "no row with its images and its instruction has an answer" in report["examples"]["no_verdict"]["detail"]
+
+
+def test_the_source_that_comes_first_decides_where_a_joined_row_is(folder, tmp_path):
+    sft = [answered(number) for number in range(5)]
+    sources = [
+        source(write_lines(tmp_path / "sft.jsonl", sft), folder, splits={"train": 1}),
+        source(write_lines(tmp_path / "rl.jsonl", [answerless(1), answerless(2)]), folder, "rl", splits={"rl": 1}),
+        source(write_lines(tmp_path / "more.jsonl", [answered(7)]), folder, "more", splits={"rl": 1}),
+    ]
+    done, report = prepared(data_recipe(tmp_path, sources))
+    assert done.returncode == 0, done.stderr
+    assert report["joined"] == {"rl": {"train": 2}}
+    assert {split: len(rows) for split, rows in rows_of(tmp_path / "data").items()} == {"train": 5, "rl": 1}
+
+
+def test_a_source_that_loses_all_its_rows_ends_the_stage(folder, tmp_path):
+    """Beside a good one, and before the images of the sources after it are read."""
+    gone = [row(SC, images=("sft/0_0.png", f"sft/gone{number}.png"), instruction="Do it.") for number in range(3)]
+    bad = write_lines(tmp_path / "bad.jsonl", [*gone, answered(9, messages=[{"role": "user", "content": "What?"}])])
+    good = source(write_lines(tmp_path / "sft.jsonl", [answered(n) for n in range(5)]), folder, splits={"train": 1})
+    for sources in (
+        [good, source(bad, folder, "bad", splits={"rl": 1})],
+        [source(bad, folder, "bad", splits={"rl": 1}), good],
+    ):
+        done, _ = prepared(data_recipe(tmp_path, sources))
+        assert done.returncode == 1 and not (tmp_path / "data").exists()
+        assert "source 'bad': no row was kept: 3 of 4 were dropped as image_missing (" in last_line(done)
+        assert "bad.jsonl, line 1" in last_line(done) and "gone0.png" in last_line(done)
+
+
+def test_rows_that_nothing_answers_end_the_stage(folder, tmp_path):
+    sources = [
+        source(write_lines(tmp_path / "rl.jsonl", [answerless(9), answerless(10)]), folder, "rl", splits={"rl": 1}),
+        source(write_lines(tmp_path / "sft.jsonl", [answered(n) for n in range(5)]), folder, splits={"train": 1}),
+    ]
+    done, _ = prepared(data_recipe(tmp_path, sources))
+    assert done.returncode == 1
+    assert "source 'rl': no row was kept: 2 of 2 were dropped as no_verdict" in last_line(done)
+
+
+def test_an_empty_file_ends_the_stage(folder, tmp_path):
+    sources = [
+        source(write_lines(tmp_path / "none.jsonl", []), folder, "none", splits={"rl": 1}),
+        source(write_lines(tmp_path / "sft.jsonl", [answered(n) for n in range(5)]), folder, splits={"train": 1}),
+    ]
+    done, _ = prepared(data_recipe(tmp_path, sources))
+    assert done.returncode == 1 and "source 'none': no row was kept: it holds none" in last_line(done)
+
+
+def test_a_split_without_a_row_ends_the_stage(folder, tmp_path):
+    file = write_lines(tmp_path / "sft.jsonl", [answered(n) for n in range(5)])
+    done, _ = prepared(
+        data_recipe(tmp_path, [source(file, folder, splits={"train": 97, "validation": 1, "heldout": 2})])
+    )
+    assert done.returncode == 1 and not (tmp_path / "data").exists()
+    assert "no row is in validation: its share in `splits` of sft is too small" in last_line(done)
+    words = {"reasoning": "It was done well enough.", "score": [3, 4]}
+    bare = [row(words, images=("sft/0_0.png", f"sft/{n}_1.png"), instruction=NAMES[n]) for n in range(5)]
+    score = source(write_lines(tmp_path / "bare.jsonl", bare), folder, "score", "editscore", splits={"train": 1})
+    good = source(file, folder, splits={"rl": 1})
+    done, _ = prepared(data_recipe(tmp_path, [good, score]))
+    assert done.returncode == 1
+    assert "source 'score': no row was kept: " in last_line(done) or "no row is in train" in last_line(done)
+
+
+def test_first_rows_that_are_all_lost_are_told_at_once(folder, tmp_path):
+    gone = [row(SC, images=("sft/0_0.png", "sft/gone.png"), instruction=f"Do {number}.") for number in range(1100)]
+    file = write_lines(tmp_path / "rows.jsonl", [*gone, *(answered(n) for n in range(12))])
+    done, report = prepared(data_recipe(tmp_path, [source(file, folder, splits={"train": 1})]))
+    assert done.returncode == 0 and report["sources"]["sft"]["kept"] == 12
+    assert "warning: the first 10" in done.stderr and "rows of 'sft' are lost: 10" in done.stderr
+
+
+def test_duplicates_and_low_scores_are_noted(folder, tmp_path):
+    low = [
+        row({**SC, "score": [3 + n, 10]}, images=(f"sft/{n}_0.png", f"sft/{n}_1.png"), instruction=NAMES[n])
+        for n in range(5)
+    ]
+    sources = [
+        source(write_lines(tmp_path / "low.jsonl", [*low, low[0], low[0]]), folder, "low", splits={"train": 1}),
+        source(write_lines(tmp_path / "sft.jsonl", [answered(n) for n in range(3, 9)]), folder, splits={"train": 1}),
+    ]
+    done, report = prepared(data_recipe(tmp_path, sources))
+    assert done.returncode == 0, done.stderr
+    assert report["duplicates"] == {"low": {"low": 2}, "sft": {"low": 2}}
+    assert "sft: rows with the images and instruction of an earlier row: 2 of low" in done.stdout
+    (note,) = report["notes"]
+    assert note.startswith("low: no score is above 10 of the declared 0..25: write `score_range: [0, 10]`")
+    assert f"note: {note}" in done.stdout
+
+
+def test_a_share_of_a_source_is_drawn_with_whole_groups(folder, tmp_path):
+    rows = [answered(n % 12, group=str(n % 12), id=str(n)) for n in range(48)]
+    sources = [source(write_lines(tmp_path / "sft.jsonl", rows), folder, splits={"train": 1}, subsample=0.5)]
+    done, report = prepared(data_recipe(tmp_path, sources))
+    assert done.returncode == 0, done.stderr
+    kept = report["sources"]["sft"]["in"]
+    assert 0 < kept < 48 and kept % 4 == 0
+    again, same = prepared(data_recipe(tmp_path, sources, seed=1))
+    groups = {made["group"] for made in rows_of(tmp_path / "data")["train"]}
+    assert again.returncode == 0 and same["sources"]["sft"]["kept"] == 4 * len(groups)
