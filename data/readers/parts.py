@@ -179,6 +179,17 @@ def unpacked(parts: tuple[Path, ...]) -> tuple[Path, ...]:
     return (tar,)
 
 
+def first_name(parts: tuple[Path, ...]) -> str:
+    """The name of the first image in the archive, packed or not, without reading on. Raises UserError where there is none."""
+    joined = _opened(parts)
+    joined.seek(0)
+    try:
+        with tarfile.open(fileobj=joined, mode="r|*") as archive:  # type: ignore[call-overload]  # a part of a file's methods
+            return next(member.name.removeprefix("./") for member in archive if member.isreg())
+    except (OSError, EOFError, StopIteration, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
+        raise UserError(f"{parts[0]}: no tar archive begins there: {one_line(error)}: {ADVICE}") from None
+
+
 # Read twice, for the prompts and for the rows.
 @lru_cache(maxsize=4)
 def index_tar(parts: tuple[Path, ...]) -> dict[str, Slice]:

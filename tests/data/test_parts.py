@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from data.readers.parts import Slice, find_parts, index_tar
+from data.readers.parts import Slice, find_parts, first_name, index_tar
 from spatial_edit_reward.errors import UserError
 from tests.data.broken_rows import SC, row
 from tests.data.conftest import data_recipe, noise, prepared, write_lines
@@ -73,6 +73,18 @@ def test_parts_of_a_tar_packed_or_not_are_read(tmp_path, pack):
         write_parts(folder, pack(tar_bytes()), count)
         assert_whole(index(folder))
         assert (folder / "unpacked").exists() == (pack is not bytes)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_the_first_image_is_known_without_the_rest(tmp_path, pack):
+    """A look at 160 GB of parts takes no longer than one at the first block."""
+    parts = write_parts(tmp_path, pack(tar_bytes()))
+    parts[2].write_bytes(b"not downloaded")
+    assert first_name(tuple(parts)) == NAMES[0] and not (tmp_path / "unpacked").exists()
+    for start in (b"not a tar" * 999, pack(b""), pack(bytes(10240)), pack(tar_bytes())[:99]):
+        parts = write_parts(tmp_path / str(len(start)), start, 1)
+        with pytest.raises(UserError, match=r"images_part_00: no tar archive begins there"):
+            first_name(tuple(parts))
 
 
 def test_a_packed_tar_is_unpacked_once(tmp_path):
