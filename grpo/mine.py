@@ -26,7 +26,7 @@ from grpo.hard_rows import hard_rows, make_report, print_histogram, sample_rewar
 from pipeline.fingerprint import hash_files, hash_model
 from pipeline.folders import require, stage_output
 from pipeline.recipe import load_config, read_yaml
-from pipeline.rewards import require_rewards
+from pipeline.rewards import require_applicable, require_rewards
 from rewards_fn.load import Selected
 from spatial_edit_reward import Spec, load_spec
 from spatial_edit_reward.errors import UserError, one_line_errors
@@ -180,6 +180,7 @@ def mine(config: MineConfig, overwrite: bool) -> None:
             if not len(rows):
                 raise UserError(f"{rows_file}: no rows, so there is nothing to sample")
             rows = choose_candidates(rows, config.max_candidates, config.seed)
+            require_applicable(selected.rewards, rows.texts(), rows_file)
             keys = on_main_process(lambda: row_keys(rows))  # it reads every image
             file = write_samples(config, model, weights, rows, keys, spec, output / "samples")
         destroy_process_group()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from inspect import unwrap
 from pathlib import Path
+from typing import Any
 
 from pipeline.recipe import read_yaml
-from rewards_fn.load import COLUMNS, Selected, reward_names, select_rewards
+from rewards_fn.load import COLUMNS, RULES, Reward, Selected, reward_names, select_rewards
 from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE, ScoreRange
+
+APPLIES_TO = 0.05  # of the rows: a reward that applies to fewer teaches nothing, however large its weight
 
 
 def read_rewards(
@@ -42,3 +47,24 @@ def require_rewards(
         left_out = ", ".join(f"{name} ({reason})" for name, reason in selected.left_out.items())
         raise UserError(f"{file}: none of its rewards can be computed outside training: {left_out}")
     return selected
+
+
+def require_applicable(rewards: Sequence[Reward], rows: Iterable[Mapping[str, Any]], file: Path) -> None:
+    """Raises UserError for a built-in reward that applies to fewer than APPLIES_TO of the `rows`, which come from `file`.
+
+    A user's own reward may apply to few rows for good reason, and is not judged.
+    """
+    rules = {
+        name: rule for name, rule in zip(reward_names(rewards), rewards, strict=True) if unwrap(rule) in RULES.values()
+    }
+    applies, total = Counter[str](), 0
+    for row in rows:
+        total += 1
+        for name, rule in rules.items():
+            applies[name] += rule(completions=[""], reference=[row["reference"]], task=[row["task"]])[0] is not None
+    for name in rules:
+        if applies[name] < APPLIES_TO * total:
+            raise UserError(
+                f"{file}: {name} applies to {applies[name]} of {total} rows, fewer than {APPLIES_TO:.0%}: give `rl` a share of "
+                "a source whose rows have what it reads (`splits` in data.yaml), or take it out of reward_funcs"
+            )

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -159,3 +160,59 @@ def test_mining_names_the_missing_stage(mined_run):
     shutil.rmtree(run / "sft")
     with pytest.raises(UserError, match="make sft"):
         mine(config_of(run), overwrite=False)
+
+
+@pytest.fixture
+def lopsided(small_data, tmp_path):
+    """A file of 120 rows in four kinds: 100 of unknown regions, 16 with one, 3 with two, 1 of `pq`."""
+    from datasets import Dataset
+
+    from data.rows import features
+
+    stored = Dataset.from_parquet(str(small_data / "rl.parquet"), features=features())
+    row = next(row for row in stored if row["task"] == "sc")
+    box = {"id": 0, "label": "cup", "bbox_2d": [0, 0, 9, 9]}
+    kinds = [None] * 100 + [[box]] * 16 + [[box, box | {"id": 1}]] * 3
+    rows = [row | {"id": f"r{i}", "reference": row["reference"] | {"edit_region": of}} for i, of in enumerate(kinds)]
+    rows.append(next(row for row in stored if row["task"] == "pq"))
+    order = np.random.default_rng(1).permutation(len(rows))
+    file = tmp_path / "rl.parquet"
+    Dataset.from_list([rows[i] for i in order], features=features()).to_parquet(str(file))
+    return file
+
+
+def test_candidates_are_drawn_alike_from_every_kind_of_row(lopsided, small_data, capsys):
+    from data.rows import load_rows
+    from grpo.mine import choose_candidates, stratum
+
+    rows = load_rows(lopsided, load_spec(small_data))
+    chosen = choose_candidates(rows, 30, seed=0)
+    counts = Counter(stratum(row)[1:] for row in chosen.texts())
+    assert counts == {("sc", None): 13, ("sc", 1): 13, ("sc", 2): 3, ("pq", None): 1}
+    assert "sampling 30 of 120 rows" in capsys.readouterr().out
+    ids = [[row["id"] for row in choose_candidates(rows, 30, seed).texts()] for seed in (0, 0, 1)]
+    assert ids[0] == ids[1] != ids[2]
+    assert choose_candidates(rows, None, 0) is rows and choose_candidates(rows, 120, 0) is rows
+
+
+def test_mining_samples_no_more_than_max_candidates(mined_run, endpoint, monkeypatch, lopsided, capsys):
+    run, _ = mined_run
+    shutil.copy(lopsided, run / "data" / "rl.parquet")
+    monkeypatch.setenv("OPENAI_BASE_URL", endpoint.base_url)
+    endpoint.answer = lambda number, body: chat('{"edit_region": [], "reasoning": "x", "score": [9, 9]}')
+    mine(config_of(run, backend="openai", max_candidates=30), overwrite=False)
+    assert "30 candidates" in capsys.readouterr().out
+    # All rows here are of two images and texts, so that most requests are the same and sent once for each sample.
+    assert len(endpoint.received) == 4
+
+
+def test_a_reward_that_applies_to_too_few_rows_stops_mining_before_it_samples(mined_run, lopsided, endpoint):
+    from data.rows import load_rows
+
+    run, _ = mined_run
+    rows = load_rows(lopsided, load_spec(run / "data"))
+    known = [i for i, row in enumerate(rows.texts()) if row["reference"]["edit_region"] is not None]
+    rows.select(sorted({*range(len(rows))} - {*known[4:]})).write(run / "data" / "rl.parquet")
+    with pytest.raises(UserError, match=r"rl\.parquet: box_iou applies to 4 of 105 rows, fewer than 5%"):
+        mine(config_of(run, backend="openai"), overwrite=False)
+    assert not endpoint.received

@@ -1,9 +1,11 @@
 """Rewards outside training: what the columns suffice for is counted, what they do not is named."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from pipeline.rewards import read_rewards, require_rewards
+from pipeline.rewards import read_rewards, require_applicable, require_rewards
 from rewards_fn.load import apply_rewards, load_rewards, reward_names, select_rewards
 from spatial_edit_reward import Spec, UserError, render
 from tests.conftest import write_recipe
@@ -115,3 +117,13 @@ def test_rewards_are_called_as_in_training():
 def test_two_rewards_of_one_name_are_told_apart():
     entries = ["box_iou", {"box_iou": {"power": 0.5}}, "box_iou"]
     assert reward_names(select_rewards(entries).rewards) == ["box_iou", "box_iou_2", "box_iou_3"]
+
+
+def test_a_rule_that_applies_to_too_few_rows_is_an_error_and_ones_own_reward_is_not():
+    region = {"id": 0, "label": "cup", "bbox_2d": [0, 0, 9, 9]}
+    boxed = ROW | {"task": "sc", "reference": ROW["reference"] | {"edit_region": [region]}}
+    rewards = load_rewards([{"box_iou": {"power": 0.5}}, "format", f"{__name__}:sometimes"])
+    require_applicable(rewards, [boxed] * 5 + [ROW] * 95, Path("rl.parquet"))
+    with pytest.raises(UserError, match=r"rl\.parquet: box_iou applies to 4 of 100 rows, fewer than 5%.*data\.yaml"):
+        require_applicable(rewards, [boxed] * 4 + [ROW] * 96, Path("rl.parquet"))
+    require_applicable(rewards[1:], [ROW] * 100, Path("rl.parquet"))

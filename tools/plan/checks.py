@@ -9,9 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
 
+from data.rows import features
+from data.stored_rows import StoredRows
 from grpo.__main__ import check_save_steps
 from pipeline.folders import require_finished
 from pipeline.launch import missing_packages
+from pipeline.rewards import require_applicable
 from rewards_fn import load_rewards
 from spatial_edit_reward import Spec
 from spatial_edit_reward.errors import UserError
@@ -85,6 +88,11 @@ def check_rewards(stage: Stage) -> list[Problem]:
     weights = stage.options["reward_weights"]
     if weights is not None and len(weights) != len(rewards):
         return [error(stage, f"reward_weights: {len(weights)} weights for {len(rewards)} reward_funcs")]
+    file = Path(stage.options["data_dir"]) / "rl.parquet"
+    try:
+        require_applicable(rewards, StoredRows(file, features().arrow_schema).texts() if file.exists() else (), file)
+    except UserError as reason:
+        return [error(stage, str(reason))]
     return []
 
 
