@@ -23,6 +23,7 @@ from pipeline.model import (
     trained_parameters,
 )
 from pipeline.random_weights import StepMeter, random_inputs, time_steps
+from pipeline.rewards import require_applicable
 from pipeline.training import train_to_end
 from rewards_fn.load import Reward
 from spatial_edit_reward import load_spec
@@ -56,9 +57,11 @@ def make_trainer(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward
     name = model_args.model_name_or_path
     spec = load_spec(Path(name))
     processor = load_processor(name, spec)
+    stored = load_rows(data / "rl.parquet", spec)
+    require_applicable(rewards, stored.texts(), stored.file)
+    rows = for_training(stored, spec, completions=False)
     init_deepspeed(args)
     model = load_model(name, model_args.dtype, model_args.attn_implementation, quantization(model_args))
-    rows = for_training(load_rows(data / "rl.parquet", spec), spec, completions=False)
     trainer = build_trainer(args, model_args, rewards, Inputs(model, processor, spec, rows))
     trainer.add_callback(SamplePages(trainer))
     return trainer
