@@ -20,7 +20,7 @@ from evaluation.metrics import group_sums, interval, score_rows
 from evaluation.recipe import EvalRecipe
 from evaluation.requests import EncodedImage, RequestPlan, request_id
 from evaluation.responses import Line, Responses, readable_scores, verdict_rates
-from pipeline.fingerprint import hash_files, hash_model
+from pipeline.fingerprint import hash_files, hash_model, hash_rows
 from pipeline.folders import require, require_finished, stage_output
 from rewards_fn import RULES
 from rewards_fn.load import Selected, load_rewards, select_rewards
@@ -79,7 +79,7 @@ def write_heldout(recipe: EvalRecipe, overwrite: bool) -> None:
             name: [hash_model(weights), hash_files(adapter) if adapter else None]
             for name, (weights, adapter) in recipe.models().items()
         }
-        return {"rows": hash_files(rows_file), "models": models, "backend": recipe.backend}
+        return {"rows": hash_rows(rows_file), "models": models, "backend": recipe.backend}
 
     files = [f"{name}.jsonl" for name in recipe.models()]
     with stage_output(recipe.run_dir / "eval", fingerprint, overwrite=overwrite, outputs=files) as output:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from grpo.hard_rows import hard_rows, make_report, print_histogram, sample_rewards
-from pipeline.fingerprint import hash_files, hash_model
+from pipeline.fingerprint import hash_model, hash_rows
 from pipeline.folders import require, stage_output
 from pipeline.recipe import load_config, read_yaml
 from pipeline.rewards import require_applicable, require_rewards
@@ -167,7 +167,7 @@ def mine(config: MineConfig, overwrite: bool) -> None:
         return {
             "recipe": config.model_dump(mode="json", exclude={"batch_size", "run_dir"}),
             "rewards": [read_yaml(config.rewards_from).get("reward_funcs"), selected.weights],
-            "rows": hash_files(rows_file),
+            "rows": hash_rows(rows_file),
             "model": weights,
         }
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.fingerprint import hash_files, hash_model
+from pipeline.fingerprint import hash_files, hash_model, hash_rows
 from pipeline.folders import require, stage_output
 from pipeline.recipe import check_options, parse_stage, read_options, recipe_file, require_model
 from spatial_edit_reward.errors import one_line_errors
@@ -57,7 +57,7 @@ def main() -> None:
     data = Path(data_args.data_dir)
 
     def fingerprint() -> dict[str, Any]:
-        rows = {split: hash_files(require(data / f"{split}.parquet", "data")) for split in ("train", "validation")}
+        rows = {split: hash_rows(require(data / f"{split}.parquet", "data")) for split in ("train", "validation")}
         return {
             "recipe": recipe,
             "data": rows,

@@ -89,3 +89,33 @@ def test_memory_does_not_grow_with_the_number_of_rows_and_nothing_is_copied(tmp_
         extra[count] = int(done.stdout)
     assert extra[2000] < extra[100] + 40e6 and extra[2000] < 200e6
     assert not any(file.stat().st_size > 1e6 for file in (tmp_path / "hf").rglob("*"))
+
+
+def test_the_fingerprint_of_rows_knows_every_text_and_the_sizes_of_images(small_data, tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    from pipeline.fingerprint import hash_rows
+
+    table = parquet.read_table(small_data / "train.parquet")
+    rows = table.to_pylist()
+
+    def fingerprint(row):
+        changed = pyarrow.Table.from_pylist([*rows[:30], row, *rows[31:]], table.schema)
+        parquet.write_table(changed, tmp_path / "rows.parquet", use_dictionary=False, row_group_size=32)
+        return hash_rows(tmp_path / "rows.parquet")
+
+    row = rows[30]
+    before = fingerprint(row)
+    assert fingerprint(row) == before
+    scored = row["reference"] | {"score": [1.0, 2.0]}
+    longer = {"bytes": row["images"][0]["bytes"] + b" ", "path": None}
+    others = [
+        {"instruction": row["instruction"][:-3] + "#" + row["instruction"][-2:]},
+        {"reference": scored},
+        {"images": [longer, *row["images"][1:]]},
+    ]
+    assert len({before, *(fingerprint(row | other) for other in others)}) == 4
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(UserError, match=r"rows\.parquet: not a Parquet file"):
+        hash_rows(tmp_path / "rows.parquet")
