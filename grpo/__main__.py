@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.fingerprint import FILE_NAME, hash_files, hash_model
+from pipeline.fingerprint import FILE_NAME, hash_model, hash_rows
 from pipeline.folders import require, require_finished, stage_output
 from pipeline.recipe import check_options, parse_stage, read_options, recipe_file, require_model
 from spatial_edit_reward import load_spec
@@ -102,7 +102,7 @@ def main() -> None:
     def fingerprint() -> dict[str, Any]:
         return {
             "recipe": recipe,
-            "data": {"rl": hash_files(require(data / "rl.parquet", "data"))},
+            "data": {"rl": hash_rows(require(data / "rl.parquet", "data"))},
             "model": hash_model(model_args.model_name_or_path),
         }
 
