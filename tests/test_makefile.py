@@ -89,12 +89,8 @@ def test_every_verb_reads_the_recipe_and_the_run_of_an_odd_name(make, verb):
 def test_options_are_words_that_nobody_expands(make):
     (call,) = make("plan", STAGE=ODD["STAGE"], OPTIONS="--run_name $20 --glob *")
     assert call[2:] == [f"recipes/tiny/{ODD['STAGE']}.yaml", "--run_name", "$20", "--glob", "*"]
-    calls = make("gpu-check", OPTIONS="--max_steps 5")
-    assert [call[1] for call in calls] == ["sft", "grpo"]
-    assert all(
-        call[2:] == ["--config", f"recipes/tiny/{call[1]}.yaml", "--random_weights", "--max_steps", "5"]
-        for call in calls
-    )
+    (call,) = make("rehearse", RECIPE=ODD["RECIPE"], WEIGHTS="random $full", OVERWRITE="1")
+    assert call == ["-m", "tools.rehearse", f"recipes/{ODD['RECIPE']}", "--weights", "random $full", "--overwrite"]
 
 
 def test_the_demo_hands_every_value_on(make):
@@ -143,7 +139,7 @@ def test_help_lists_every_verb():
         "eval",
         "report",
         "push",
-        "gpu-check",
+        "rehearse",
         "test",
         "test-all",
     }

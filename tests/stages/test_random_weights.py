@@ -32,9 +32,9 @@ def run(monkeypatch, tmp_path):
         monkeypatch.setattr(sys, "argv", [*argv, *arguments])
         importlib.import_module(f"{name}.__main__").main()
         assert [path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*.*")] == [
-            f"gpu-check/{name}.json"
+            f"timing/{name}.json"
         ]
-        return json.loads((tmp_path / "run" / "gpu-check" / f"{name}.json").read_text())
+        return json.loads((tmp_path / "run" / "timing" / f"{name}.json").read_text())
 
     stage.folder = folder
     return stage
