@@ -135,12 +135,15 @@ def drop_repeated_ids(records: Sequence[RowRecord]) -> None:
 
 
 def adopt_groups(records: Sequence[RowRecord]) -> None:
-    """Puts each `pq` row without a group of its own into the group of the `sc` row of its edited image and instruction."""
+    """Puts each `pq` row without a group of its own into that of the `sc` row of its image, of its instruction if it can be."""
     kept = [row for row in records if row.error is None]
-    groups = {(row.image_hashes[1], row.words): row.group for row in kept if row.task == "sc"}
+    groups = {
+        (row.image_hashes[1], words): row.group for row in kept if row.task == "sc" for words in (row.words, None)
+    }
     for row in kept:
         if row.group is None:
-            row.group = groups.get((row.image_hashes[0], row.words))
+            image = row.image_hashes[0]
+            row.group = groups.get((image, row.words), groups.get((image, None)))
 
 
 def join_answerless(records: Sequence[RowRecord]) -> None:

@@ -10,9 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from data.cleaning.box_format import BoxFormat
 from data.cleaning.fixer import Policy, policies
-from spatial_edit_reward import Task
 from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE
-from spatial_edit_reward.spec import Bounds, Pixels, Prompt, Spec
+from spatial_edit_reward.spec import Bounds, Pixels, Prompts, Spec
 
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0)]
@@ -108,7 +107,7 @@ class DataRecipe(Strict):
     pixels: Pixels
     max_new_tokens: Count
     tokenizer: Path | None = None
-    prompts: dict[Task, Prompt] = {}
+    prompts: Prompts = {}
     prompt_from: str | None = None
     score_range: Bounds = DEFAULT_SCORE_RANGE
     policy: Annotated[dict[str, Policy], Field(validate_default=True)] = {}

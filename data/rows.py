@@ -2,7 +2,7 @@
 
 id         str, unique
 task       "sc" | "pq"
-instruction str
+instruction str; null for a `pq` row without one
 images     list of Image, source first (`pq`: the edited image alone)
 reference  edit_region: list of {id, label, bbox_2d} ([]: nothing was edited, null: unknown)
            score: 2 floats; reasoning: str | null
@@ -58,6 +58,8 @@ def row_error(row: Mapping[str, Any], spec: Spec) -> str | None:
         return f"task {row['task']!r} is not one of {', '.join(TASKS)}"
     if len(row["images"]) != IMAGES_OF_TASK[row["task"]]:
         return f"{len(row['images'])} images where {row['task']} needs {IMAGES_OF_TASK[row['task']]}"
+    if row["task"] == "sc" and row["instruction"] is None:
+        return "an sc row has no instruction"
     low, high = spec.score_range
     reference = row["reference"]
     if len(reference["score"]) != 2 or not all(low <= score <= high for score in reference["score"]):

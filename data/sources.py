@@ -59,19 +59,22 @@ def drawn(name: str) -> float:
     return int.from_bytes(blake2b(name.encode(errors="replace"), digest_size=8).digest(), "big") / 2**64
 
 
-def find_templates(sources: Sequence[Source]) -> Templates:
-    """The prompt template of each source and task that has one, from the source's first SAMPLE prompts of the task."""
+def find_templates(sources: Sequence[Source], rows: int | None = None) -> Templates:
+    """The prompt template of each source and task that has one, from the source's first SAMPLE prompts of the task.
+
+    `rows`: how many rows of a source are read at most; None for as many as it needs.
+    """
     prompts: dict[tuple[str, Task], list[tuple[str, str | None]]] = {}
     for source in sources:
         reader = READERS[source.layout]
         if not getattr(reader, "HAS_PROMPTS", True) or (source.columns and not source.columns.prompt):
             continue
-        for raw in tqdm(reader.rows(source), desc=f"prompts of {source.name}", unit="row", delay=2):
+        for raw in tqdm(islice(reader.rows(source), rows), desc=f"prompts of {source.name}", unit="row", delay=2):
             task: Task = "pq" if len(raw.images) == 1 else "sc"
             known = prompts.setdefault((source.name, task), [])
             if raw.prompt is not None and raw.images and len(known) < SAMPLE:
                 known.append((raw.prompt, raw.instruction))
             if all(len(prompts.get((source.name, task), ())) >= SAMPLE for task in TASKS):
                 break
-    templates = {key: recover(sample) for key, sample in prompts.items() if sample}
+    templates = {key: recover(sample, fixed=key[1] == "pq") for key, sample in prompts.items() if sample}
     return {key: template for key, template in templates.items() if template is not None}

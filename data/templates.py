@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import islice
 from string import Template
 
+from spatial_edit_reward.schema import plain_text
+
 # A template must explain this share of a source's rows.
 NEEDED = 0.99
 SAMPLE = 2000
@@ -24,7 +26,7 @@ SHORTEST_BETWEEN = 8
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """The fixed texts of a prompt; the instruction stands between every two of them."""
+    """The fixed texts of a prompt; the instruction stands between every two of them, and nowhere if there is one text."""
 
     pieces: tuple[str, ...]
 
@@ -34,8 +36,10 @@ class PromptTemplate:
         return sum(map(len, self.pieces))
 
     def instruction(self, prompt: str) -> str | None:
-        """The instruction that makes this template `prompt`; None where none does."""
+        """The instruction that makes this template `prompt`; None where none does, or where the template holds none."""
         gaps = len(self.pieces) - 1
+        if gaps == 0:
+            return None
         length, rest = divmod(len(prompt) - self.length, gaps)
         if length <= 0 or rest:
             return None
@@ -43,11 +47,15 @@ class PromptTemplate:
         instruction = prompt[start : start + length]
         return instruction if instruction.join(self.pieces) == prompt else None
 
+    def explains(self, prompt: str) -> bool:
+        """Whether this template makes `prompt`."""
+        return (prompt,) == self.pieces or self.instruction(prompt) is not None
+
     def spec_prompt(self, score_range: tuple[float, float]) -> str:
         """As a prompt of the spec: `$instruction`, `$low` and `$high` for what changes, `$$` for a dollar sign."""
         low, high = (re.escape(f"{bound:g}") for bound in score_range)
         first, *others = (with_range(piece.replace("$", "$$"), low, high) for piece in self.pieces)
-        return first + "".join(field("instruction", piece) for piece in others)
+        return plain_text(first + "".join(field("instruction", piece) for piece in others))
 
     def names_range(self, score_range: tuple[float, float]) -> bool:
         """Whether the score range was located in the fixed texts."""
@@ -68,8 +76,8 @@ def with_range(piece: str, low: str, high: str) -> str:
 
 
 def explained(template: PromptTemplate, prompts: Sequence[str]) -> float:
-    """The share of `prompts` that `template` makes with some instruction, 0..1."""
-    return sum(template.instruction(prompt) is not None for prompt in prompts) / len(prompts)
+    """The share of `prompts` that `template` makes, 0..1."""
+    return sum(map(template.explains, prompts)) / len(prompts)
 
 
 def around_words(before: str, after: str) -> tuple[str, str]:
@@ -98,24 +106,27 @@ def candidates(one: str, other: str) -> list[PromptTemplate]:
     return templates
 
 
-def recover(prompts: Iterable[tuple[str, str | None]]) -> PromptTemplate | None:
+def recover(prompts: Iterable[tuple[str, str | None]], fixed: bool = False) -> PromptTemplate | None:
     """The template of `prompts`, pairs of a prompt and its instruction where the row gives it; None where there is none.
 
-    Of what explains at least NEEDED of a sample, the one with the most fixed text.
+    Of what explains at least NEEDED of a sample, the one with the most fixed text. `fixed`: it may hold no instruction, unless
+    most of the prompts hold their row's.
     """
     sample = list(islice(prompts, SAMPLE))
+    all_prompts = [prompt for prompt, _ in sample]
     counts = Counter(
         PromptTemplate(tuple(prompt.split(instruction)))
         for prompt, instruction in sample
         if instruction and instruction in prompt
     )
     templates = [template for template, _ in counts.most_common(5)]
-    all_prompts = [prompt for prompt, _ in sample]
+    if fixed and 2 * counts.total() <= sum(bool(instruction) for _, instruction in sample):
+        templates = [PromptTemplate((prompt,)) for prompt, _ in Counter(all_prompts).most_common(1)]
     different = sorted(set(all_prompts))
-    if not templates and len(different) > 1:
+    if not counts and len(different) > 1:
         rng = random.Random(0)
         pairs = (rng.sample(different, 2) for _ in range(PAIRS))
-        templates = list(dict.fromkeys(template for pair in pairs for template in candidates(*pair)))
+        templates += dict.fromkeys(template for pair in pairs for template in candidates(*pair))
     long = [template for template in templates if template.length >= SHORTEST]
     good = [template for template in long if explained(template, all_prompts) >= NEEDED]
     return max(good, key=lambda template: template.length, default=None)

@@ -28,7 +28,9 @@ class RequestPlan:
 
     spec: Spec
     rows: list[dict[str, Any]] = field(default_factory=list)
-    prompts: dict[str, tuple[Task, str, Callable[[], Sequence[EncodedImage | None]]]] = field(default_factory=dict)
+    prompts: dict[str, tuple[Task, str | None, Callable[[], Sequence[EncodedImage | None]]]] = field(
+        default_factory=dict
+    )
     errors: dict[str, str] = field(default_factory=dict)
 
     def names(self, samples: int) -> list[Name]:
@@ -65,7 +67,7 @@ def _open(image: EncodedImage | None) -> Image.Image:
     return read_image(image)[0]
 
 
-def request_id(task: Task, instruction: str, images: Sequence[EncodedImage | None], spec: Spec) -> str:
+def request_id(task: Task, instruction: str | None, images: Sequence[EncodedImage | None], spec: Spec) -> str:
     """A hash of the prompt and of the images' files. Raises ImageError where one is missing."""
     digest = hashlib.blake2b(spec.prompt(task, instruction).encode(errors="replace"), digest_size=12)
     for image in images:

@@ -66,7 +66,7 @@ async def _send(client: Any, request: Mapping[str, Any], deadline: float) -> Out
 async def judge(
     completions: Sequence[Completion],
     images: Sequence[Sequence[Image.Image]],
-    instruction: Sequence[str],
+    instruction: Sequence[str | None],
     task: Sequence[Task],
     *,
     model: str,
@@ -86,7 +86,7 @@ async def judge(
     Args:
         completions: a text or a TRL message list per row.
         images: per row, the source first where the task is "sc", the edited image last.
-        instruction, task: of each row.
+        instruction, task: of each row; the instruction may be None for "pq".
         model, base_url: as the endpoint names them, such as "http://localhost:8000/v1".
         api_key_env: the environment variable with the key; where it is not set, none is needed.
         concurrency: requests under way at once, at least 1.

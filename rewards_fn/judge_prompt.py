@@ -10,7 +10,8 @@ from PIL import Image
 
 from spatial_edit_reward.boxes import finite_number, valid_box
 from spatial_edit_reward.draw import PREDICTED_COLOR, Outline, draw_boxes, image_part
-from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE, ScoreRange, Task, Verdict
+from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE, ScoreRange, Task, Verdict, plain_text
+from spatial_edit_reward.spec import NO_INSTRUCTION
 
 DESCRIPTIONS: dict[str, str] = {
     "sc": (
@@ -59,7 +60,7 @@ def _outlines(verdict: Verdict) -> list[Outline]:
 
 def messages_for(
     images: Sequence[Image.Image],
-    instruction: str,
+    instruction: str | None,
     task: Task,
     verdict: Verdict,
     text: str,
@@ -74,10 +75,13 @@ def messages_for(
     low, high = (f"{bound:g}" for bound in score_range)
     description = DESCRIPTIONS[task].format(low=low, high=high)
     prompt = PROMPT.format(
-        description=description, criteria=CRITERIA[task], instruction=instruction, verdict=text.strip()
+        description=description,
+        criteria=CRITERIA[task],
+        instruction=NO_INSTRUCTION if instruction is None else instruction,
+        verdict=text.strip(),
     )
     # Half of a surrogate pair can be held by a Python string and not by a request.
-    prompt = prompt.encode(errors="replace").decode()
+    prompt = plain_text(prompt.encode(errors="replace").decode())
     return [{"role": "user", "content": [*parts, {"type": "text", "text": prompt}]}]
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from spatial_edit_reward.schema import Task, render
+from spatial_edit_reward.schema import Task, plain_text, render
 from spatial_edit_reward.spec import Spec
 
 IMAGES_OF_TASK: dict[str, int] = {"sc": 2, "pq": 1}
 
 
-def prompt_messages(task: Task, instruction: str, spec: Spec, count: int | None = None) -> list[dict[str, Any]]:
+def prompt_messages(task: Task, instruction: str | None, spec: Spec, count: int | None = None) -> list[dict[str, Any]]:
     """The chat that asks for a verdict: one user turn, a placeholder for each image first, then the spec's prompt.
 
     `count`: how many images, where it is not the task's own number: benchmarks have rows with several sources.
@@ -21,5 +21,5 @@ def prompt_messages(task: Task, instruction: str, spec: Spec, count: int | None 
 
 
 def completion_messages(task: Task, reference: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The chat turn that answers with the reference's verdict."""
-    return [{"role": "assistant", "content": [{"type": "text", "text": render(task, reference)}]}]
+    """The chat turn that answers with the reference's verdict, special tokens in it written as plain text."""
+    return [{"role": "assistant", "content": [{"type": "text", "text": plain_text(render(task, reference))}]}]

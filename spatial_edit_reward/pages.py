@@ -22,7 +22,7 @@ class Card:
     """One completion on one row: `images` are data URIs, `figures` are shown as name and value."""
 
     title: str
-    instruction: str
+    instruction: str | None
     images: list[str]
     completion: str
     expected: str

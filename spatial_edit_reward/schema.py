@@ -22,6 +22,8 @@ KEYS: dict[str, tuple[str, ...]] = {"sc": ("edit_region", "reasoning", "score"),
 # remove special tokens before a reward could see them.
 GLOBAL_TAG = "<|global|>"
 TAG = re.compile(r"<\|(?:bbox_([0-9]+)|global)\|>")
+# What tokenizers of Qwen's kind take for one special token, such as <|image_pad|> and <|im_end|>; our tags are none.
+SPECIAL_TOKEN = re.compile(r"<\|(?!(?:bbox_\w+|global)\|>)(\w+)\|>")
 # The id that a tag of more digits stands for: no list of regions is that long, and Python would not convert 5,000 digits.
 BEYOND_EVERY_LIST = 10**9
 
@@ -37,6 +39,17 @@ class Verdict:
     edit_region: list[Any] | None
     reasoning: str
     score: list[Any]
+
+
+def plain_text(text: str) -> str:
+    """`text` with spaces in each special token, so that a tokenizer reads it as the text that it is.
+
+    In a prompt, <|image_pad|> would claim an image, and <|im_end|> end the turn.
+
+    >>> plain_text("Remove <|image_pad|> of <|bbox_0|>.")
+    'Remove <| image_pad |> of <|bbox_0|>.'
+    """
+    return SPECIAL_TOKEN.sub(r"<| \1 |>", text)
 
 
 def cited_ids(reasoning: str) -> list[int]:

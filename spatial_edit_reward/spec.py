@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from spatial_edit_reward.errors import SpecError, first_error
 from spatial_edit_reward.files import write_json
-from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE, TASKS, ScoreRange, Task
+from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE, TASKS, ScoreRange, Task, plain_text
 
 FILE_NAME = "verdict.json"
 MAX_BYTES = 2**20  # of the file
@@ -35,10 +35,20 @@ Answer with one JSON object and nothing else, with these keys in this order:
 The editing instruction: $instruction"""
 
 
+# What stands for the instruction of a row without one, in a `pq` prompt that holds $instruction.
+NO_INSTRUCTION = "(not given)"
+
+
 def _check_prompt(text: str) -> str:
-    if not Template(text).is_valid() or "instruction" not in Template(text).get_identifiers():
-        raise ValueError("a prompt must hold $instruction, and a dollar sign of its own written $$")
+    if not Template(text).is_valid() or set(Template(text).get_identifiers()) - {"instruction", "low", "high"}:
+        raise ValueError("$instruction, $low and $high are known, and a dollar sign of its own is written $$")
     return text
+
+
+def _check_prompts(prompts: dict[Task, str]) -> dict[Task, str]:
+    if "instruction" not in Template(prompts.get("sc", "$instruction")).get_identifiers():
+        raise ValueError("prompts.sc must hold $instruction")
+    return prompts
 
 
 def _check_rises(bounds: ScoreRange) -> ScoreRange:
@@ -53,8 +63,8 @@ def _check_weights(weights: tuple[float, float]) -> tuple[float, float]:
     return weights
 
 
-# A text with `$instruction` and, where wanted, `$low` and `$high`.
-Prompt = Annotated[str, AfterValidator(_check_prompt)]
+# A text with `$instruction`, which only `sc` needs, and, where wanted, `$low` and `$high`.
+Prompts = Annotated[dict[Task, Annotated[str, AfterValidator(_check_prompt)]], AfterValidator(_check_prompts)]
 Points = Annotated[float, Field(ge=-1e6, le=1e6)]
 Bounds = Annotated[tuple[Points, Points], AfterValidator(_check_rises)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
@@ -103,7 +113,7 @@ class Spec(_Strict):
     """
 
     version: Literal[1] = 1
-    prompts: dict[Task, Prompt] = {"sc": SC_PROMPT, "pq": PQ_PROMPT}
+    prompts: Prompts = {"sc": SC_PROMPT, "pq": PQ_PROMPT}
     score_range: Bounds = DEFAULT_SCORE_RANGE
     pixels: Pixels
     max_new_tokens: Annotated[int, Field(gt=0, le=2**17)]
@@ -115,10 +125,16 @@ class Spec(_Strict):
             raise ValueError(f"prompts must be given for {' and '.join(TASKS)}")
         return self
 
-    def prompt(self, task: Task, instruction: str) -> str:
-        """The user text for one row; the images come before it."""
+    def prompt(self, task: Task, instruction: str | None) -> str:
+        """The user text for one row; the images come before it. Special tokens in it are written as plain text.
+
+        `instruction`: None for a `pq` row without one. Raises ValueError for an `sc` row without one.
+        """
+        if task == "sc" and instruction is None:
+            raise ValueError("an sc row needs an instruction")
         low, high = (f"{bound:g}" for bound in self.score_range)
-        return Template(self.prompts[task]).substitute(instruction=instruction, low=low, high=high)
+        words = NO_INSTRUCTION if instruction is None else instruction
+        return plain_text(Template(self.prompts[task]).substitute(instruction=words, low=low, high=high))
 
 
 def load_spec(folder: Path) -> Spec:

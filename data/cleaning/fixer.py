@@ -28,7 +28,12 @@ KINDS: dict[str, Kind] = {
     "image_count": Kind("drop", "it has neither one image (pq) nor two (sc)"),
     "task_disagrees": Kind("drop", "its number of images, its verdict's keys and its `solution` disagree"),
     "no_verdict": Kind("drop", "it has no answer to learn from or to compare with"),
-    "no_instruction": Kind("drop", "it has no instruction, and the prompt template does not explain its prompt"),
+    "no_instruction": Kind("drop", "an sc row has no instruction, and the prompt template does not explain its prompt"),
+    "special_token": Kind(
+        "fix",
+        "a special token of the tokenizer, such as <|image_pad|>, in a text",
+        "written with spaces, as plain text",
+    ),
     # the images
     "image_missing": Kind("drop", "an image is not there"),
     "image_outside": Kind("drop", "an image's path leaves the source's image folder"),

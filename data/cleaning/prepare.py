@@ -25,7 +25,7 @@ from data.recipe import DataRecipe, Split
 from data.templates import PromptTemplate
 from spatial_edit_reward import Spec, Task, render
 from spatial_edit_reward.images import FORMATS, ORIENTATION, ImageError, encode, fit, read_image
-from spatial_edit_reward.schema import ScoreRange
+from spatial_edit_reward.schema import SPECIAL_TOKEN, ScoreRange, plain_text
 
 TASK_OF_IMAGES: dict[int, Task] = {2: "sc", 1: "pq"}
 
@@ -55,7 +55,7 @@ class RowText(NamedTuple):
     """A row without its images; `explained`: whether the source's template made its prompt, None without either."""
 
     task: Task
-    instruction: str
+    instruction: str | None
     explained: bool | None
     reference: dict[str, Any] | None
 
@@ -119,13 +119,21 @@ def check_text(texts: Sequence[str | None]) -> None:
         raise RowError("not_a_row", f"its text is no Unicode: {error.reason}") from None
 
 
-def group_name(raw: Raw, source: str, instruction: str, image_hashes: Sequence[bytes]) -> str | None:
+def as_plain_text(text: str | None, owner: str, fixer: RowFixer) -> str | None:
+    """`text` with special tokens written as plain text where the policy fixes that. Raises RowError."""
+    if text and (token := SPECIAL_TOKEN.search(text)):
+        fixer.fix("special_token", f"{owner} holds {token.group()}")
+        return plain_text(text)
+    return text
+
+
+def group_name(raw: Raw, source: str, instruction: str | None, image_hashes: Sequence[bytes]) -> str | None:
     """The row's own group, or one made of an `sc` row's source image and instruction; a `pq` row gets its edit's later."""
     if raw.group is not None:
         return f"{source}-{raw.group}"
     if len(image_hashes) == 1:
         return None
-    return f"{source}-{digest(image_hashes[0], instruction).hex()}"
+    return f"{source}-{digest(image_hashes[0], instruction or '').hex()}"
 
 
 def digest(*parts: str | bytes) -> bytes:
@@ -167,9 +175,15 @@ class Preparer:
             raise raw.error
         task = image_task(raw)
         instruction, explained = self.read_instruction(raw, source, task)
+        instruction = as_plain_text(instruction, "the instruction", fixer)
         reference = self.read_reference(raw, task, score_range, fixer)
-        regions, reasoning = (reference["edit_region"], reference["reasoning"]) if reference else (None, None)
-        check_text([raw.id, raw.group, instruction, reasoning, *(region["label"] for region in regions or ())])
+        regions = (reference and reference["edit_region"]) or ()
+        if reference:
+            reference["reasoning"] = as_plain_text(reference["reasoning"], "the reasoning", fixer)
+        for region in regions:
+            region["label"] = as_plain_text(region["label"], "a label", fixer)
+        texts = [reference and reference["reasoning"], *(region["label"] for region in regions)]
+        check_text([raw.id, raw.group, instruction, *texts])
         return RowText(task, instruction, explained, reference)
 
     def fixer(self, raw: Raw, source: str) -> RowFixer:
@@ -236,14 +250,18 @@ class Preparer:
         self.count_tokens(record, instruction, reference)
         return row, record
 
-    def read_instruction(self, raw: Raw, source: str, task: Task) -> tuple[str, bool | None]:
-        """(the row's own instruction or the one in its prompt, whether the template explains its prompt). Raises RowError."""
+    def read_instruction(self, raw: Raw, source: str, task: Task) -> tuple[str | None, bool | None]:
+        """(the row's own instruction or the one in its prompt, whether the template explains its prompt). Raises RowError.
+
+        A `pq` row may have none.
+        """
         template = self.context.templates.get((source, task))
+        explained = None if raw.prompt is None else template is not None and template.explains(raw.prompt)
         recovered = template.instruction(raw.prompt) if template and raw.prompt else None
-        instruction = (raw.instruction or recovered or "").strip()
-        if not instruction:
+        instruction = (raw.instruction or recovered or "").strip() or None
+        if instruction is None and task == "sc":
             raise RowError("no_instruction", f"the prompt is {(raw.prompt or '')[:60]!r}")
-        return instruction, None if raw.prompt is None else recovered is not None
+        return instruction, explained
 
     def read_reference(self, raw: Raw, task: Task, score_range: ScoreRange, fixer: RowFixer) -> dict[str, Any] | None:
         """The row's canonical reference, of its verdict or of scores alone; None without either. Raises RowError."""
@@ -274,7 +292,7 @@ class Preparer:
         stored = content if as_it_was else encode(image, self.recipe.image_format)
         return LoadedImage(stored, image.size, as_it_was, digest, overlap)
 
-    def count_tokens(self, record: RowRecord, instruction: str, reference: Mapping[str, Any]) -> None:
+    def count_tokens(self, record: RowRecord, instruction: str | None, reference: Mapping[str, Any]) -> None:
         """Sets the record's tokens; without the recipe's `tokenizer` those of the images alone are known."""
         record.tokens = sum(width * height // self.spec.pixels.multiple**2 for width, height in record.sizes)
         if self.tokenizer is None:

@@ -16,11 +16,14 @@ Item = TypeVar("Item")
 
 
 class Request(NamedTuple):
-    """One completion to generate. `key` names the prompt in the store; `sample` is 0 for the first of several completions."""
+    """One completion to generate; only `pq` may have no `instruction`.
+
+    `key` names the prompt in the store; `sample` is 0 for the first of several completions.
+    """
 
     key: str
     task: Task
-    instruction: str
+    instruction: str | None
     images: list[Image.Image]
     sample: int = 0
 

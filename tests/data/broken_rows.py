@@ -78,6 +78,7 @@ def drop(wrong: str, made: Any, kind: str) -> Case:
 
 
 GOOD = json.dumps(SC)
+DRAFT = json.dumps({"edit_region": [], "reasoning": "<|global|> nothing of it was done.", "score": [1, 1]})
 CASES = [
     fix("nothing: an sc row", sc()),
     fix("nothing: a pq row", pq()),
@@ -131,6 +132,10 @@ CASES = [
         "no instruction", row(SC, instruction=..., messages=[{"role": "assistant", "content": GOOD}]), "no_instruction"
     ),
     drop("a blank instruction", row(SC, instruction="  "), "no_instruction"),
+    fix("nothing: a pq row without an instruction", row(PQ, images=("b.png",), instruction=...)),
+    fix("an image token in the instruction", row(SC, instruction="Remove <|image_pad|> now."), "special_token"),
+    fix("the end of a turn in the reasoning", pq(reasoning="It looks clean.<|im_end|> Or not."), "special_token"),
+    fix("a video token in a label", region(label="a <|video_pad|> cup"), "special_token"),
     # the images
     drop("an image that is not there", row(SC, images=("a.png", "gone.png")), "image_missing"),
     drop("a folder for an image", row(SC, images=("a.png", "folder")), "image_missing"),
@@ -149,6 +154,11 @@ CASES = [
     fix("thoughts and a fence", row(f"<think>hm</think>```\n{GOOD}\n```"), "think", "fence"),
     fix("words before", row(f"Here it is: {GOOD}"), "prose"),
     fix("words after", row(f"{GOOD} I hope this helps."), "prose"),
+    fix("a draft and then the verdict", row(f"{DRAFT} No, look again: {GOOD}"), "prose"),
+    fix("a draft in thoughts and then the verdict", row(f"{DRAFT} No, look again.</think>{GOOD}"), "think"),
+    fix("a verdict and then one that is cut off", row(f"{GOOD}\n{DRAFT[:-20]}"), "prose"),
+    drop("a draft and then a verdict with a trailing comma", row(f"{DRAFT}\n{GOOD[:-1]},}}"), "broken_json"),
+    fix("the end of the turn after the verdict", row(f"{GOOD}<|im_end|>"), "prose"),
     drop("a trailing comma", row(GOOD[:-1] + ",}"), "broken_json"),
     drop("single quotes", row(str(SC)), "broken_json"),
     drop("a verdict cut off", row(GOOD[:-9]), "broken_json"),

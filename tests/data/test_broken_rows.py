@@ -10,7 +10,7 @@ from data.readers import spatialreward
 from data.recipe import DataRecipe, Source
 from rewards_fn import format
 from spatial_edit_reward import Spec, render
-from tests.data.broken_rows import CASES, SC, row, sc
+from tests.data.broken_rows import CASES, DRAFT, GOOD, SC, row, sc
 from tests.data.conftest import data_recipe, prepared, write_lines
 
 LIMITS = {"pixels": {"min": 256, "max": 4096, "multiple": 16}, "max_new_tokens": 320}
@@ -77,6 +77,12 @@ def test_what_the_fixes_make(images, tmp_path):
     assert read_box(images, tmp_path, [300, 400, 10, 20], box_swapped="fix").kind == "box_swapped"
     assert read_box(images, tmp_path, [-3, 0, 1004, 400]) == [0, 0, 1000, 400]
     assert read_reference(images, tmp_path, sc(score=["20/25", "7.5"]))["score"] == [20, 7.5]
+    for text in (f"{DRAFT} No: {GOOD}", f"{DRAFT} No.</think>{GOOD}", f"{GOOD}\n{DRAFT[:-20]}"):
+        assert read_reference(images, tmp_path, row(text))["score"] == [20, 15]
+    # The 1 of a verdict that is cut off in its score may be the beginning of 15.
+    assert read_reference(images, tmp_path, row(GOOD[:-3]), broken_json="fix").kind == "score_shape"
+    token = row(SC, instruction="Remove <|image_pad|> now.")
+    assert result(images, tmp_path, token)[0]["instruction"] == "Remove <| image_pad |> now."
     regions = [{"id": 7, "label": "lid", "bbox_2d": [0, 0, 9, 9]}, {"id": 3, "label": "cup", "bbox_2d": [0, 0, 9, 9]}]
     text = "<|bbox_3|> this is the cup. <|bbox_7|> this is the lid. <|global|> all of it done."
     reference = read_reference(images, tmp_path, sc(edit_region=regions, reasoning=text))

@@ -74,6 +74,23 @@ def test_what_trl_collates_is_the_prompt_with_images_and_the_verdict(small_data,
         assert verdict.score == row["reference"]["score"]
 
 
+def test_special_tokens_in_a_foreign_file_are_trained_on_as_text(small_data, tmp_path, tiny_processor):
+    """<|image_pad|> in one instruction ended stage 1 early: the processor found no image for it."""
+    from datasets import Dataset
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    spec = load_spec(small_data)
+    [clean, *_] = Dataset.from_parquet(str(small_data / "validation.parquet"))
+    reference = {**clean["reference"], "reasoning": clean["reference"]["reasoning"] + "<|im_end|> <|vision_start|>"}
+    foreign = {**clean, "instruction": "Add <|image_pad|> and <|video_pad|>.", "reference": reference}
+    Dataset.from_list([clean, foreign], features=features()).to_parquet(str(tmp_path / "rows.parquet"))
+    rows = for_training(load_rows(tmp_path / "rows.parquet", spec), spec, completions=True)
+    ids = DataCollatorForVisionLanguageModeling(tiny_processor)([rows[0], rows[1]])["input_ids"]
+    for token in ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|im_end|>"):
+        one, other = (ids == tiny_processor.tokenizer.convert_tokens_to_ids(token)).sum(dim=1).tolist()
+        assert one == other
+
+
 def test_a_reference_without_a_rationale_cannot_be_trained_on(small_data, tmp_path):
     from datasets import Dataset
 

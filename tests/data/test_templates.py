@@ -41,6 +41,30 @@ def test_what_is_recovered_explains_the_prompts_and_renders_them_again(before, a
         assert spec.prompt("pq", instruction) == prompt
 
 
+FIXED = "Is the image natural? Answer as {json}, 0 to 25."
+
+
+def test_a_prompt_without_an_instruction_explains_its_rows_where_that_may_be():
+    for instructions in ([None] * 200, INSTRUCTIONS, ["natural", *INSTRUCTIONS]):
+        prompts = [(FIXED, text) for text in instructions]
+        template = recover(prompts, fixed=True)
+        assert template.explains(FIXED) and template.instruction(FIXED) is None and not template.explains(FIXED + "!")
+        assert template.spec_prompt((0, 25)) == "Is the image natural? Answer as {json}, $low to $high."
+    assert recover([(FIXED, None)] * 200) is None
+    assert recover([(FIXED, None)] * 98 + [("Another one.", None)] * 2, fixed=True) is None
+
+
+def test_a_prompt_with_one_and_the_same_instruction_still_holds_it():
+    """What the rows name as their instruction is one, where their prompts hold it."""
+    template = recover([("Judge this: Add a cup.", "Add a cup.")] * 9, fixed=True)
+    assert template.spec_prompt((0, 25)) == "Judge this: $instruction"
+
+
+def test_special_tokens_of_an_exported_prompt_are_plain_text_in_the_spec():
+    template = recover([(f"<|im_start|>user\nJudge: {text}", None) for text in INSTRUCTIONS])
+    assert template.spec_prompt((0, 25)) == "<| im_start |>user\nJudge: $instruction"
+
+
 def test_an_instruction_that_stands_twice():
     prompts = [(f"Judge: {text}\nWas this done: {text}\nSay 0-25.", None) for text in INSTRUCTIONS]
     template = recover(prompts)

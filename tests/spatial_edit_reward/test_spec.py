@@ -25,6 +25,23 @@ def test_prompt_holds_instruction_and_range():
     assert "from 0 to 25" in prompt and "$" not in prompt.replace("$5", "")
 
 
+def test_a_pq_prompt_may_hold_no_instruction():
+    spec = Spec(**{**SPEC.model_dump(), "prompts": {"sc": "$instruction", "pq": 'Is it {"clean"} for $$5, 0-$high?'}})
+    assert spec.prompt("pq", None) == spec.prompt("pq", "Add a cup.") == 'Is it {"clean"} for $5, 0-25?'
+    assert SPEC.prompt("pq", None).endswith("The editing instruction: (not given)")
+    with pytest.raises(ValueError, match="an sc row needs an instruction"):
+        SPEC.prompt("sc", None)
+
+
+def test_special_tokens_are_plain_text_in_a_prompt():
+    """Of the instruction and of a downloaded spec alike; our own tags are none."""
+    prompts = {"sc": "<|vision_start|>$instruction <|bbox_ID|> <|bbox_0|> <|global|>", "pq": "x"}
+    spec = SPEC.model_copy(update={"prompts": prompts})
+    text = spec.prompt("sc", "Remove <|image_pad|>, <|<|im_end|>im_end|>.")
+    tags = "<|bbox_ID|> <|bbox_0|> <|global|>"
+    assert text == f"<| vision_start |>Remove <| image_pad |>, <|<| im_end |>im_end|>. {tags}"
+
+
 def test_missing_spec_names_the_folder(tmp_path):
     with pytest.raises(SpecError, match=str(tmp_path)):
         load_spec(tmp_path)
@@ -34,7 +51,9 @@ def test_missing_spec_names_the_folder(tmp_path):
     ("change", "message"),
     [
         ({"max_new_tokens": -1}, "max_new_tokens"),
-        ({"prompts": {"sc": "x", "pq": "y"}}, "instruction"),
+        ({"prompts": {"sc": "x", "pq": "y"}}, "prompts.sc must hold .instruction"),
+        ({"prompts": {"sc": "$instruction of $name", "pq": "y"}}, "prompts.sc: .instruction, .low and .high are known"),
+        ({"prompts": {"sc": "$instruction", "pq": "for $5"}}, "prompts.pq: .instruction, .low and .high are known"),
         ({"max_new_tokens": 10**12}, "max_new_tokens"),
         ({"prompts": {"sc": "$instruction"}}, "prompts must be given for sc and pq"),
         ({"color": 1}, "color"),
