@@ -74,9 +74,19 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="the recipe's data.yaml")
     parser.add_argument("--output_dir", type=Path, help="where to write (default: the recipe's)")
     parser.add_argument("--overwrite", action="store_true", help="start over")
+    parser.add_argument(
+        "--check_source",
+        metavar="NAME",
+        help="only try what is assumed of this source on its first rows (all: of each)",
+    )
     arguments = parser.parse_args()
     overrides = {"output_dir": arguments.output_dir} if arguments.output_dir else {}
     recipe = load_config(arguments.config, DataRecipe, overrides)
+    if arguments.check_source:
+        from data.check_source import check_source
+
+        check_source(recipe, arguments.check_source)
+        return
     fingerprint = recipe.model_dump(mode="json", exclude={"output_dir", "processes"})
     try:
         with stage_output(

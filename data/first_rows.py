@@ -28,8 +28,9 @@ class FirstRows:
 
     Args:
         errors: Kind of error -> how many rows have it; `examples`: kind -> the first such row, with what is wrong.
+        images: Rows that name so many images.
         missing: Rows of which an image file is not there; `missing_example`: the first such file.
-        without_answer: Rows with neither a verdict nor scores.
+        answerless: The rows with neither a verdict nor scores, with their instruction.
         explained: Task -> rows whose prompt the template explains; `prompts`: task -> rows with a prompt.
         scores: The lowest and the highest score, in the source's own range; None without scores.
     """
@@ -38,11 +39,11 @@ class FirstRows:
     readable: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
-    tasks: Counter[Task] = field(default_factory=Counter)
+    images: Counter[int] = field(default_factory=Counter)
     ids: set[str] = field(default_factory=set)
     missing: int = 0
     missing_example: str = ""
-    without_answer: int = 0
+    answerless: list[tuple[str | None, Raw]] = field(default_factory=list)
     prompts: Counter[Task] = field(default_factory=Counter)
     explained: Counter[Task] = field(default_factory=Counter)
     scores: tuple[float, float] | None = None
@@ -53,6 +54,7 @@ class FirstRows:
         self.rows += 1
         self.ids.add(raw.id)
         task = TASK_OF_IMAGES.get(len(raw.images), "sc")
+        self.images[len(raw.images)] += not raw.error
         gone = [image for image in raw.images if isinstance(image, Path) and not image.is_file()]
         if gone:
             self.missing += 1
@@ -66,12 +68,12 @@ class FirstRows:
             self.prompts[task] += error.kind == "no_instruction"
         else:
             self.readable += 1
-            self.tasks[text.task] += 1
             self.prompts[text.task] += text.explained is not None
             self.explained[text.task] += bool(text.explained)
-            self.without_answer += text.reference is None
             if text.reference:
                 self._add_scores(text.reference["score"], source, preparer)
+            else:
+                self.answerless.append((text.instruction, raw))
         preparer.count_boxes(raw, source.name, fixer)
 
     def _add_scores(self, scores: Iterable[float], source: Source, preparer: Preparer) -> None:

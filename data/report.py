@@ -94,12 +94,16 @@ def low_scores(kept: Sequence[RowRecord], sources: Sequence[RowSource], spec: Sp
         share = (highest.get(name, high) - low) / (high - low)
         if share <= LOW_SCORES:
             top = declared_low + share * (declared_high - declared_low)
-            likely = next((bound for bound in COMMON_RANGES if bound >= top - 1e-6), declared_high)
             lines.append(
                 f"{name}: no score is above {top:g} of the declared {declared_low:g}..{declared_high:g}: write `score_range: "
-                f"[{declared_low:g}, {likely:g}]` for the source if that is theirs"
+                f"[{declared_low:g}, {likely_range(top):g}]` for the source if that is theirs"
             )
     return lines
+
+
+def likely_range(highest: float) -> float:
+    """The upper end of the usual ranges that scores up to `highest` are likely of."""
+    return next((bound for bound in COMMON_RANGES if bound >= highest - 1e-6), highest)
 
 
 def splits(kept: Sequence[RowRecord]) -> dict[str, dict[str, int]]:

@@ -27,6 +27,7 @@ ODD = {
     "AGGREGATION": "me$an",
 }
 FLAGS = {
+    "check-source": {"SOURCE": "--check_source"},
     "plan": {"GPU": "--gpu", "ENGINE": "--engine"},
     "eval": {
         "MODEL": "--model",
