@@ -74,7 +74,7 @@ def read_references(
             table = parquet.read_table(file, columns=["task", "reference"])
             rows = table.take(np.sort(rng.permutation(len(table))[:count])).to_pylist()
         else:
-            with file.open(encoding="utf-8") as opened:  # not str.splitlines, which also splits at U+2028
+            with file.open(encoding="utf-8-sig") as opened:  # not str.splitlines, which also splits at U+2028
                 lines = [line for line in opened if line.strip()]
             rows = [json.loads(lines[i]) for i in np.sort(rng.permutation(len(lines))[:count])]
         for row in rows:

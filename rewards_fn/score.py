@@ -58,7 +58,7 @@ def read_rows(lines: Iterable[str], name: str, score_range: ScoreRange) -> Itera
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line.removeprefix("\ufeff"))  # a byte order mark
             Row.model_validate(row, context={"score_range": score_range})
         except ValidationError as error:
             key, message = first_error(error)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.readers.parts import check_shards
 from evaluation.requests import EncodedImage
 from spatial_edit_reward.errors import UserError, one_line
 
@@ -53,7 +54,7 @@ def load_tables(
     """The rows of `splits`, a table each: of the Hub dataset `hub` where `source` is None, else of the local copy `source`.
 
     In a local copy a split's files are those with its name in their path; where no split has any, all files are one table.
-    Raises UserError where there is nothing to read, or a column of `columns` is missing.
+    Raises UserError where there is nothing to read, a split, a shard or a column of `columns` is missing.
     """
     if source is None:
         return [_load(f"{hub} ({split})", None, columns, hub, config, split=split) for split in splits]
@@ -63,8 +64,15 @@ def load_tables(
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix in LOADERS)
     if not files:
         raise UserError(f"{path}: no Parquet, Arrow or JSON-lines file in it")
-    by_split = [[file for file in files if split in str(file.relative_to(path))] for split in splits]
-    return [_read_files(path, part, columns) for part in by_split if part] or [_read_files(path, files, columns)]
+    by_split = {split: [file for file in files if split in str(file.relative_to(path))] for split in splits}
+    if not any(by_split.values()):
+        by_split = {"all": files}
+    missing = [split for split, part in by_split.items() if not part]
+    if missing:
+        raise UserError(f"{path}: no file of {', '.join(missing)} in it: download it too, or name the one file to be read")
+    for part in by_split.values():
+        check_shards(part)
+    return [_read_files(path, part, columns) for part in by_split.values()]
 
 
 def _read_files(path: Path, files: Sequence[Path], columns: Sequence[str]) -> Table:
@@ -119,7 +127,7 @@ def read_json_lines(file: Path) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file, blank lines skipped. Raises UserError naming the first line that holds none."""
     rows = []
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")  # not splitlines: JSON strings may hold other line ends
+        lines = file.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: JSON strings may hold other line ends
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read: {error}") from None
     for number, line in enumerate(lines, 1):
@@ -127,7 +135,7 @@ def read_json_lines(file: Path) -> list[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{file}, line {number}: not JSON: {error}") from None
         if not isinstance(row, dict):
             raise UserError(f"{file}, line {number}: expected a JSON object")

@@ -63,6 +63,18 @@ def test_rewards_are_all_the_built_in_ones_or_chosen_with_keywords(score):
     assert rows[0]["rewards"] == {"box_iou": 0.25, "format": 1.0}
 
 
+@pytest.mark.parametrize("file", [False, True])
+def test_a_byte_order_mark_is_read(score, tmp_path, file):
+    lines = "\ufeff" + "\n".join(map(json.dumps, ROWS))
+    (tmp_path / "rows.jsonl").write_text(lines, encoding="utf-8")
+    if file:
+        done = run_stage("rewards_fn", "score", str(tmp_path / "rows.jsonl"))
+        assert done.returncode == 0 and len(done.stdout.splitlines()) == len(ROWS), done.stderr
+    else:
+        scored, _, error = score([lines])
+        assert error is None and len(scored) == len(ROWS)
+
+
 def test_half_of_a_surrogate_pair_comes_back_as_it_was(score):
     line = json.dumps({**ROWS[2], "completion": "half \ud800, whole \U0001f642"})
     rows, _, error = score([line])

@@ -1,11 +1,19 @@
 """What is read, from which kind of copy, and the errors of a bad one."""
 
+import codecs
 import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from PIL import Image
 
 from evaluation.benchmarks.samples import plan_samples, read_samples
+from evaluation.benchmarks.tables import read_json_lines
 from spatial_edit_reward.errors import UserError
 from tests.evaluation.benchmarks.runs import SPEC
 
@@ -46,3 +54,58 @@ def test_a_copy_of_json_lines_with_missing_and_broken_images(tmp_path):
     with pytest.raises(UserError, match="line 4: not JSON"):
         (tmp_path / "rows.jsonl").open("a").write("{")
         read_samples("editreward-bench", str(tmp_path))
+
+
+def test_json_lines_with_a_byte_order_mark_are_read(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(codecs.BOM_UTF8 + '{"text": "a\u2028b"}\n\n{"id": 1}\n'.encode())
+    assert read_json_lines(tmp_path / "rows.jsonl") == [{"text": "a\u2028b"}, {"id": 1}]
+    (tmp_path / "rows.jsonl").write_text(f"{{}}\n{'[' * 100_000}\n")
+    with pytest.raises(UserError, match="line 2: not JSON"):
+        read_json_lines(tmp_path / "rows.jsonl")
+
+
+def test_a_copy_without_a_split_or_a_shard_is_an_error(drawn, tmp_path):
+    """Its figures would be those of a part of the benchmark, at full coverage."""
+    whole = read_samples("merbench", str(drawn / "merbench"))
+    shutil.copytree(drawn / "merbench", tmp_path / "copy")
+    (tmp_path / "copy" / "data" / "4pair-00000-of-00001.parquet").unlink()
+    with pytest.raises(UserError, match="copy: no file of 4pair in it: download it too"):
+        read_samples("merbench", str(tmp_path / "copy"))
+    (file,) = (tmp_path / "copy" / "data").glob("2pair*")
+    assert {sample.id for sample in read_samples("merbench", str(file))} < {sample.id for sample in whole}
+    shutil.copytree(drawn / "mmrb2", tmp_path / "mmrb2")
+    file = tmp_path / "mmrb2" / "edit" / "test-00000-of-00001.parquet"
+    file.rename(file.with_name("test-00000-of-00002.parquet"))
+    with pytest.raises(UserError, match=r"test-00001-of-00002\.parquet is missing"):
+        read_samples("mmrb2", str(tmp_path / "mmrb2"))
+
+
+def test_a_gated_dataset_says_how_to_log_in(tmp_path):
+    """As the Hub answers without a token for TIGER's benchmark."""
+
+    class Gated(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(401)
+            self.send_header("X-Error-Code", "GatedRepo")
+            self.send_header("X-Error-Message", "Access to this dataset is restricted.")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET  # noqa: N815 - the name that the server looks for
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gated) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        code = "from evaluation.benchmarks.samples import read_samples; read_samples('tiger-editreward-bench', None)"
+        offline = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"), "0")
+        hub = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), **offline}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | hub, capture_output=True, text=True, timeout=120
+        )
+        server.shutdown()
+    last = done.stderr.strip().splitlines()[-1]
+    assert (
+        done.returncode == 1 and "TIGER-Lab/EditReward-Bench" in last and "gated" in last and "`hf auth login`" in last
+    )
