@@ -93,7 +93,8 @@ class BoxCounts:
     """Of a source's boxes, as its rows have them: how many fit each format, and what speaks against the declared one.
 
     Keys of `counts`: "boxes", "swapped", "tiny", "small_images", each format for the boxes that fit it; and, of the boxes that
-    `tells` judges, (format, "boxes" | "fit" | "x" | "y"). Its size does not grow with the rows.
+    `tells` judges, (format, "boxes" | "fit") and for either side (format, "x") and (format, "x", "at its end"). Its size does
+    not grow with the rows.
     """
 
     declared: BoxFormat
@@ -114,11 +115,11 @@ class BoxCounts:
             ends, full = scale_of(name, size), scale_of(self.declared, size)
             sides = [side for side in map(tells, box[2:], ends, full) if side is not None]
             if len(sides) == 1:
-                sides = [(told if alone else 0.0, alone) for told, alone in sides] * 2
+                sides = [(evidence if alone else 0.0, alone) for evidence, alone in sides] * 2
             if sides:
                 self.counts.update({(name, "boxes"): 1, (name, "fit"): name in fit})
-                for side, (told, _) in zip("xy", sides, strict=True):
-                    self.counts.update({(name, side): told, (name, side, "at its end"): told > 0})
+                for side, (evidence, _) in zip("xy", sides, strict=True):
+                    self.counts.update({(name, side): evidence, (name, side, "at its end"): evidence > 0})
 
     def merge(self, other: BoxCounts) -> None:
         """Adds the counts of later rows."""
@@ -138,9 +139,8 @@ class BoxCounts:
         Fewer than ENOUGH boxes are judged alike, but prove nothing.
         """
         counts, boxes = self.counts, self.counts["boxes"]
-        small = (
-            counts["small_images"] > boxes / 2
-        )  # where both fit, the scale that they do not leave is the smaller one
+        # Where both fit, boxes are of the smaller scale, which they do not leave.
+        small = counts["small_images"] > boxes / 2
         order = ("xyxy_1", *PIXELS, "xyxy_1000") if small else ("xyxy_1", "xyxy_1000", *PIXELS)
         likely = next((name for name in order if counts[name] >= NEARLY_ALL * boxes), None)
         swapped = counts["swapped"] > MOST_SWAPPED * boxes
@@ -149,18 +149,18 @@ class BoxCounts:
             return self._text(f"{self.wrong} of {boxes} boxes are none{corners}", likely)
         for name in SCALES:
             judged, fit = counts[name, "boxes"], counts[name, "fit"]
-            told = [counts[name, side] for side in "xy"]
+            evidence = [counts[name, side] for side in "xy"]
             at_end = min(counts[name, side, "at its end"] for side in "xy")
             needed = min(ENOUGH, boxes)
-            enough = judged >= needed and sum(told) >= needed and min(told) >= needed / 4
+            enough = judged >= needed and sum(evidence) >= needed and min(evidence) >= needed / 4
             if boxes and enough and at_end >= 0.03 * judged and judged - fit <= 0.002 * judged:
                 return self._text(f"{fit} of {judged} boxes end where those of {name} do", name)
         if counts["tiny"] > MOSTLY_TINY * boxes:
             return self._text(
-                f"{counts['tiny']} of {boxes} boxes are smaller than a ten-thousandth of their image", likely
+                f"{counts['tiny']} of {boxes} boxes are smaller than a ten-thousandth of their image", None
             )
         return None
 
     def _text(self, reason: str, likely: str | None) -> str:
-        advice = f"write `box_format: {likely}`" if likely else f"none of {', '.join(BOX_FORMATS)} fits"
+        advice = f"write `box_format: {likely}`" if likely else f"they look like none of {', '.join(BOX_FORMATS)}"
         return f"box_format {self.declared}: {reason}: {advice}; e.g. {self.example}"
