@@ -20,7 +20,7 @@ from PIL import Image
 
 from rewards_fn.judge_prompt import messages_for, read_consistency
 from spatial_edit_reward.checks import score_range_per_row
-from spatial_edit_reward.inference.endpoint import NoResponse, complete, first_choice, open_client
+from spatial_edit_reward.inference.endpoint import NoResponse, complete, first_choice, message_text, open_client
 from spatial_edit_reward.parser import Completion, completion_text, parse_or_none
 from spatial_edit_reward.schema import DEFAULT_SCORE_RANGE, ScoreRange, Task
 
@@ -59,7 +59,7 @@ async def _send(client: Any, request: Mapping[str, Any], deadline: float) -> Out
     if choice is None:
         return Outcome("unreadable", reason="not a chat completion")
     answer = getattr(choice.message, "content", None)
-    value = read_consistency(answer)
+    value = read_consistency(message_text(choice.message))
     return Outcome("answered", value) if value is not None else Outcome("unreadable", reason=f"answer {answer!r:.80}")
 
 

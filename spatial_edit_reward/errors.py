@@ -46,10 +46,11 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
 
     @functools.wraps(main)
     def guarded() -> None:
-        for stream in (sys.stdin, sys.stdout, sys.stderr):
+        for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
-                errors = "strict" if stream is sys.stdin else "backslashreplace"
-                stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors=errors)
+                stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
+        if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
+            sys.stdin.reconfigure(encoding="utf-8-sig")
         try:
             main()
         except UserError as error:

@@ -71,3 +71,11 @@ def first_choice(completion: Any) -> Any | None:
         return None if choice.message is None else choice
     except (AttributeError, IndexError, TypeError):
         return None
+
+
+def message_text(message: Any) -> str | None:
+    """The text of a response's message, whole or in typed parts, "" where it is null; None where it has another shape."""
+    content = getattr(message, "content", None)
+    if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
+        content = "".join(part["text"] for part in content if isinstance(part.get("text"), str))
+    return content or "" if isinstance(content, str | None) else None

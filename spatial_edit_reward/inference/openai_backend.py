@@ -12,12 +12,14 @@ from typing import Any
 from spatial_edit_reward import Spec
 from spatial_edit_reward.draw import image_part
 from spatial_edit_reward.inference.backends import Endpoint
-from spatial_edit_reward.inference.endpoint import NoResponse, complete, first_choice, open_client
+from spatial_edit_reward.inference.endpoint import NoResponse, complete, first_choice, message_text, open_client
 from spatial_edit_reward.inference.request import Backend, Request, Response, Sampling
 
 logger = logging.getLogger(__name__)
 SHOWN_REASONS, SHOWN_KEYS = 5, 10
-Failed = str  # why there is no response
+# Where servers put a text that their reasoning parser took for thoughts, all of it if there is no </think>.
+REASONING = ("reasoning_content", "reasoning")
+Sent = tuple[Request, Response | None, str]  # and why there is no response, or an empty one
 
 
 def request_body(
@@ -37,16 +39,24 @@ def request_body(
     return body | {"extra_body": dict(endpoint.extra_body)}
 
 
-def read_response(completion: Any) -> Response | None:
-    """The response that a chat completion holds, with no text after a refusal; None where `completion` is none."""
+def read_response(completion: Any) -> tuple[Response | None, str]:
+    """(the response that a chat completion holds, why it is empty); (None, the reason) where it holds none.
+
+    An empty response is one of the model: it refused, a filter stopped it, or it ran out of tokens before its answer.
+    """
     choice = first_choice(completion)
-    text = getattr(choice.message, "content", None) if choice is not None else None
-    if choice is None or not isinstance(text, str | None):
-        return None
+    text = message_text(choice.message) if choice is not None else None
+    if choice is None or text is None:
+        return None, "not a chat completion"
+    ended = getattr(choice, "finish_reason", None)
+    if not text and ended != "length" and any(getattr(choice.message, name, None) for name in REASONING):
+        return None, f"its text is in {REASONING[0]}, not in content: start the server without a reasoning parser"
     usage = getattr(completion, "usage", None)
     counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
     prompt, new = (count if isinstance(count, int) else 0 for count in counts)
-    return Response(text or "", getattr(choice, "finish_reason", None) == "length", None, prompt, new)
+    refused = ended == "content_filter" or getattr(choice.message, "refusal", None)
+    reason = "" if text or not refused else "refused by a content filter or the model; counted as unparsed"
+    return Response(text, ended == "length", None, prompt, new), reason
 
 
 def open_openai(model: str, spec: Spec, concurrency: int, sampling: Sampling | None, endpoint: Endpoint) -> Backend:
@@ -55,42 +65,43 @@ def open_openai(model: str, spec: Spec, concurrency: int, sampling: Sampling | N
     A request without a response after every retry is left out, and a warning says why, with its key.
     """
 
-    async def send(request: Request, client: Any) -> tuple[Request, Response | Failed]:
+    async def send(request: Request, client: Any) -> Sent:
         body = await asyncio.to_thread(request_body, request, model, spec, sampling, endpoint)
         try:
-            response = read_response(await complete(client, body, endpoint.deadline))
+            return request, *read_response(await complete(client, body, endpoint.deadline))
         except NoResponse as error:
-            return request, str(error)
-        return request, "not a chat completion" if response is None else response
+            return request, None, str(error)
 
     def generate(requests: Iterable[Request]) -> Iterator[tuple[Request, Response]]:
         failed: dict[str, list[str]] = defaultdict(list)
+        empty: dict[str, list[str]] = defaultdict(list)
         remaining = iter(requests)
         with asyncio.Runner() as runner:
             client = open_client(None, "OPENAI_API_KEY", endpoint.retries, endpoint.deadline)
-            in_flight: set[asyncio.Task[tuple[Request, Response | Failed]]] = set()
+            in_flight: set[asyncio.Task[Sent]] = set()
             while True:
                 for request in islice(remaining, concurrency - len(in_flight)):
                     in_flight.add(runner.get_loop().create_task(send(request, client)))
                 if not in_flight:
                     break
                 done, in_flight = runner.run(asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED))
-                for request, response in (task.result() for task in done):
-                    if isinstance(response, Failed):
-                        failed[response].append(request.key)
-                    else:
+                for request, response, reason in (task.result() for task in done):
+                    if reason:
+                        (failed if response is None else empty)[reason].append(request.key)
+                    if response is not None:
                         yield request, response
             runner.run(client.close())
-        _warn(failed, f"{model} at {client.base_url}")
+        _warn(failed, f"{model} at {client.base_url}: no response for")
+        _warn(empty, f"{model} at {client.base_url}: an empty response for")
 
     return generate
 
 
-def _warn(failed: dict[str, list[str]], name: str) -> None:
-    """One warning for each of the most frequent reasons, with keys."""
-    by_count = sorted(failed.items(), key=lambda item: -len(item[1]))
+def _warn(keys_of: dict[str, list[str]], what: str) -> None:
+    """One warning for each of the most frequent reasons, with keys, after the words `what`."""
+    by_count = sorted(keys_of.items(), key=lambda item: -len(item[1]))
     for reason, keys in by_count[:SHOWN_REASONS]:
         more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-        logger.warning("%s: no response for %s%s: %s", name, ", ".join(keys[:SHOWN_KEYS]), more, reason)
+        logger.warning("%s %s%s: %s", what, ", ".join(keys[:SHOWN_KEYS]), more, reason)
     if rest := sum(len(keys) for _, keys in by_count[SHOWN_REASONS:]):
-        logger.warning("%s: no response for %d more, for other reasons", name, rest)
+        logger.warning("%s %d more, for other reasons", what, rest)

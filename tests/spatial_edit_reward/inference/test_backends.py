@@ -4,6 +4,7 @@ import atexit
 import base64
 import gzip
 import io
+import json
 import logging
 import threading
 import time
@@ -315,6 +316,38 @@ def test_a_completion_that_was_cut_off_is_marked_and_a_refusal_is_empty(endpoint
     responses = remote([make_request("a", "Cut."), make_request("b", "Refuse.")])
     assert (responses["a"].text, responses["a"].truncated) == ("half of", True)
     assert (responses["b"].text, responses["b"].truncated) == ("", False)
+
+
+def message(content, finish_reason="stop", **keys):
+    """A chat completion whose message has these further keys."""
+    status, headers, body = chat(content)
+    completion = json.loads(body)
+    completion["choices"][0]["message"] |= keys
+    completion["choices"][0]["finish_reason"] = finish_reason
+    return status, headers, json.dumps(completion).encode()
+
+
+def test_a_content_in_parts_is_read(endpoint, remote):
+    endpoint.answer = lambda number, body: message([{"type": "text", "text": "one "}, {"type": "text", "text": "two"}])
+    assert remote([make_request("a")])["a"].text == "one two"
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
+def test_a_text_that_a_server_took_for_thoughts_is_no_empty_verdict(endpoint, remote, caplog, key):
+    endpoint.answer = lambda number, body: message(None, **{key: "the verdict"})
+    assert remote([make_request("a")]) == {}
+    assert "no response for a: its text is in reasoning_content" in caplog.text
+    # A model that runs out of tokens while it thinks has failed itself.
+    endpoint.answer = lambda number, body: message(None, "length", **{key: "so far"})
+    assert remote([make_request("b")])["b"][:2] == ("", True)
+
+
+@pytest.mark.parametrize("answer", [message("", "content_filter"), message(None, refusal="I cannot.")])
+def test_refusals_are_empty_and_counted_in_a_warning(endpoint, remote, caplog, answer):
+    endpoint.answer = lambda number, body: answer
+    responses = remote([make_request("a"), make_request("b", "Add a cup.")])
+    assert {response.text for response in responses.values()} == {""} and len(responses) == 2
+    assert "an empty response for" in caplog.text and "refused by a content filter" in caplog.text
 
 
 def test_no_more_in_flight_than_wanted_and_responses_come_as_they_arrive(endpoint, remote):
