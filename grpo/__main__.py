@@ -34,6 +34,13 @@ class RewardArguments:
             "package.module:function, or one of these with its keywords as a mapping. reward_weights is of equal length."
         },
     )
+    max_logp_difference: float | None = field(
+        default=0.05,
+        metadata={
+            "help": "Stop where the mean |log p sampled by vLLM - log p recomputed| of a rollout is above it: vLLM then has "
+            "other weights or prompts. In bf16 0.01 to 0.04 is rounding, in float32 1e-6. null: no check."
+        },
+    )
     overwrite: bool = field(default=False, metadata={"help": "Start over: remove what the stage wrote in output_dir."})
     random_weights: bool = field(
         default=False, metadata={"help": "Time steps on random weights and rows: needs no data and no earlier stage."}
@@ -51,6 +58,19 @@ def check_save_steps(args: Any) -> None:
             f"save_steps: {args.save_steps} (save_strategy {args.save_strategy}) x gradient_accumulation_steps "
             f"{args.gradient_accumulation_steps} must be a multiple of steps_per_generation {args.steps_per_generation} "
             f"x num_iterations {args.num_iterations}: elsewhere a resumed run would not be the same run"
+        )
+
+
+def check_logp_bound(args: Any, max_logp_difference: float | None) -> None:
+    """Raises UserError where vLLM's log-probabilities could not be compared, or the bound is none."""
+    if max_logp_difference is None:
+        return
+    if not max_logp_difference > 0:
+        raise UserError(f"max_logp_difference: {max_logp_difference} is not above 0; null leaves out the check")
+    if args.use_vllm and not args.vllm_importance_sampling_correction:
+        raise UserError(
+            "max_logp_difference: log-probabilities are recomputed under vllm_importance_sampling_correction: true alone; "
+            "set that, or max_logp_difference: null"
         )
 
 
@@ -82,6 +102,7 @@ def main() -> None:
     arguments = [*sys.argv[1:], *(check_options(options, "grpo") if checking else [])]
     (args, stage_args, model_args), recipe = parse_stage((GRPOConfig, RewardArguments, ModelConfig), arguments)
     check_save_steps(args)
+    check_logp_bound(args, stage_args.max_logp_difference)
     if not checking:
         require_model(model_args, recipe_file(arguments))
     score_range = DEFAULT_SCORE_RANGE if checking else load_spec(Path(model_args.model_name_or_path)).score_range
@@ -116,7 +137,7 @@ def main() -> None:
 
         from grpo.train import train
 
-        train(args, model_args, rewards, data)
+        train(args, model_args, rewards, data, stage_args.max_logp_difference)
 
 
 if __name__ == "__main__":

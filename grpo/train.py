@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import trl.trainer.grpo_trainer
 from trl import GRPOConfig, GRPOTrainer, ModelConfig, get_peft_config
 
 from data.rows import for_training, load_rows
 from grpo.reward_std import frac_reward_zero_std
+from grpo.rollouts import Rollouts, check_logp_difference
 from grpo.samples import SamplePages
 from pipeline.distributed import engine_name, free_memory_and_shutdown, init_deepspeed, num_parameters
 from pipeline.model import (
@@ -29,14 +31,17 @@ from rewards_fn.load import Reward
 from spatial_edit_reward import load_spec
 from spatial_edit_reward.inference.model import load_model, load_processor
 
+trl.trainer.grpo_trainer.VLLMGeneration = Rollouts  # the trainer opens it by this name
+
 
 class LoggingGRPOTrainer(GRPOTrainer):
     """TRL's trainer, which also keeps the newest rollout for `SamplePages` and logs the share of groups without spread.
 
     The share is per reward and for their weighted sum; TRL's own `frac_reward_zero_std` looks at the whole batch under
-    `normalize_then_sum`.
+    `normalize_then_sum`. Where vLLM samples, its log-probabilities may differ from the trainer's by `max_logp_difference`.
     """
 
+    max_logp_difference: float | None = None
     rollout: Sequence[tuple[dict[str, Any], Any, list[float | None]]] = ()
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, *args: Any) -> torch.Tensor:
@@ -51,8 +56,18 @@ class LoggingGRPOTrainer(GRPOTrainer):
             self._metrics[mode][f"frac_reward_zero_std/{name}"].append(share)
         return rewards
 
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        if self.use_vllm and self.max_logp_difference is not None:
+            mean = check_logp_difference(output, self.accelerator, self.max_logp_difference)
+            if self.state.global_step == 0:
+                self.accelerator.print(f"first rollout: mean |log p sampled - log p recomputed| {mean:.3g}")
+        return output
 
-def make_trainer(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward], data: Path) -> LoggingGRPOTrainer:
+
+def make_trainer(
+    args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward], data: Path, max_logp_difference: float | None
+) -> LoggingGRPOTrainer:
     """The trainer, ready to run: prompts, pixels and length limit from the spec beside the weights."""
     name = model_args.model_name_or_path
     spec = load_spec(Path(name))
@@ -63,6 +78,7 @@ def make_trainer(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward
     init_deepspeed(args)
     model = load_model(name, model_args.dtype, model_args.attn_implementation, quantization(model_args))
     trainer = build_trainer(args, model_args, rewards, Inputs(model, processor, spec, rows))
+    trainer.max_logp_difference = max_logp_difference
     trainer.add_callback(SamplePages(trainer))
     return trainer
 
@@ -92,10 +108,12 @@ def build_trainer(
     return trainer
 
 
-def train(args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward], data: Path) -> None:
+def train(
+    args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward], data: Path, max_logp_difference: float | None
+) -> None:
     """Trains from the last complete checkpoint or from the start, and saves the adapter, or all weights where there is none."""
     output = Path(args.output_dir)
-    trainer = make_trainer(args, model_args, rewards, data)
+    trainer = make_trainer(args, model_args, rewards, data, max_logp_difference)
     train_to_end(trainer, output)
     save_trained(trainer, output, load_spec(Path(model_args.model_name_or_path)))
     free_memory_and_shutdown(trainer)

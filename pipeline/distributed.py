@@ -140,6 +140,10 @@ def destroy_process_group() -> None:
 
 def free_memory_and_shutdown(trainer: Any) -> None:
     """Gives back what training held on the GPU and ends the connection. The trainer cannot be used afterwards."""
+    # A colocated vLLM has process groups of its own, which it has to end itself, the processes' common one with them.
+    if (engine := getattr(getattr(trainer, "vllm_generation", None), "llm", None)) is not None:
+        PartialState().wait_for_everyone()
+        engine.llm_engine.engine_core.shutdown()
     trainer.accelerator.free_memory()
     trainer.model = trainer.model_wrapped = trainer.optimizer = None
     gc.collect()

@@ -115,6 +115,7 @@ NOT_FINGERPRINTED = {
     "disable_tqdm",
     "logging_steps",
     "log_completions",
+    "max_logp_difference",
     "overwrite",
     "random_weights",
 }
@@ -155,7 +156,7 @@ def check_options(options: Mapping[str, Any], stage: str) -> list[str]:
     A warm-up, two steps that are timed and one that is counted unless the command line says otherwise; nothing is saved.
     """
     changed = {"eval_strategy": "no", "save_strategy": "no", "report_to": "none", "data_dir": "none"}
-    changed["output_dir"] = str(Path(options.get("output_dir", f"runs/{stage}")).parent / "gpu-check")
+    changed["output_dir"] = str(Path(options.get("output_dir", f"runs/{stage}")).parent / "timing")
     if stage == "grpo":
         # vLLM would read the weights from a folder, and noise earns nothing
         changed |= {"use_vllm": "false", "reward_funcs": "format", "reward_weights": "1.0"}

@@ -1,0 +1,58 @@
+"""Checks of vLLM's rollouts that need no vLLM; tests/vllm_cpu has it sample."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from spatial_edit_reward.errors import UserError
+
+
+def logps(sampled, recomputed):
+    """A rollout as TRL returns it: two completions, the second one shorter by a padding token."""
+    import torch
+
+    return {
+        "sampling_per_token_logps": torch.tensor(sampled),
+        "old_per_token_logps": torch.tensor(recomputed),
+        "completion_mask": torch.tensor([[1, 1], [1, 0]]),
+    }
+
+
+def test_an_image_is_one_token_for_a_colocated_vllm():
+    from grpo.rollouts import collapse, run_lengths
+
+    for ids, expected, lengths in (
+        ([], [], []),
+        ([1, 1, 2], [1, 1, 2], []),
+        ([7], [7], [1]),
+        ([7, 7, 1, 1, 7, 7, 7], [7, 1, 1, 7], [2, 3]),
+    ):
+        assert (collapse(ids, 7), run_lengths(ids, 7)) == (expected, lengths)
+
+
+def test_the_mean_is_over_sampled_tokens_and_nan_is_no_small_difference():
+    from accelerate import Accelerator
+
+    from grpo.rollouts import check_logp_difference
+
+    accelerator = Accelerator(cpu=True)
+    close = logps([[-1.0, -2.0], [-3.0, 0.0]], [[-1.1, -2.0], [-2.8, -9.0]])
+    assert check_logp_difference(close, accelerator, bound=0.11) == pytest.approx(0.1)
+    with pytest.raises(UserError, match=r"is 0.1, above max_logp_difference 0.09"):
+        check_logp_difference(close, accelerator, bound=0.09)
+    with pytest.raises(UserError, match="is nan, above"):
+        check_logp_difference(logps([[-1.0, float("nan")], [-3.0, 0.0]], [[-1.0] * 2] * 2), accelerator, bound=9.0)
+
+
+def test_a_bound_that_cannot_be_checked_is_refused():
+    from grpo.__main__ import check_logp_bound
+
+    on = SimpleNamespace(use_vllm=True, vllm_importance_sampling_correction=True)
+    off = SimpleNamespace(use_vllm=True, vllm_importance_sampling_correction=False)
+    check_logp_bound(on, 0.05)
+    check_logp_bound(off, None)
+    check_logp_bound(SimpleNamespace(use_vllm=False, vllm_importance_sampling_correction=False), 0.05)
+    with pytest.raises(UserError, match="vllm_importance_sampling_correction: true alone"):
+        check_logp_bound(off, 0.05)
+    with pytest.raises(UserError, match="is not above 0"):
+        check_logp_bound(on, 0.0)
