@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ from typing import Any
 from pipeline.folders import stage_output
 from spatial_edit_reward.errors import UserError, one_line_errors
 from spatial_edit_reward.files import write_json
-from tools.rehearse.changes import make_changes, stage_files, write_copy
+from tools.rehearse.changes import engine_of, make_changes, stage_files, write_copy
+from tools.rehearse.compare import compare_plan, compared_lines
 from tools.rehearse.process import Measured, run_measured
 from tools.rehearse.stages import Stage, make_stages, python
 
@@ -53,7 +55,12 @@ def environment(services: dict[str, str], stage: str) -> dict[str, str]:
     """Of a stage: no Hub but the local one, which `push` alone may reach; its modules are those of this checkout."""
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"  # DeepSpeed looks for ninja there
     offline = {"HF_HUB_OFFLINE": "0" if stage == "push" else "1", "HF_HUB_DISABLE_XET": "1", "WANDB_MODE": "offline"}
-    here = {"PYTHONPATH": str(ROOT), "PATH": path, "NO_PROXY": "127.0.0.1", "OPENAI_API_KEY": "none"}
+    here = {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "PATH": path,
+        "NO_PROXY": "127.0.0.1",
+        "OPENAI_API_KEY": "none",
+    }
     return {**os.environ, **services, **offline, **here, "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -111,6 +118,8 @@ def rehearse(recipe: Path, folder: Path, arguments: argparse.Namespace) -> None:
             if stage.name in [line["stage"] for line in done]:
                 continue
             print(f"== {stage.name}: python {' '.join(stage.command)}", flush=True)
+            if stage.command[1] == "tests.public_shapes":
+                shutil.rmtree(folder / stage.command[2], ignore_errors=True)  # what a kill left
             log = folder / "logs" / f"{stage.name.replace(' ', '-')}.txt"
             measured = run_measured(python(stage.command), folder, log, environment(services, stage.name))
             if measured.status:
@@ -123,6 +132,12 @@ def rehearse(recipe: Path, folder: Path, arguments: argparse.Namespace) -> None:
             print(f"   {measured.seconds:.0f} s, {measured.peak_bytes / 2**30:.2f} GiB", flush=True)
             write_json(file, {"recipe": str(recipe), "weights": arguments.weights, "changes": changes, "stages": done})
     print_table(done)
+    processes = {
+        name: engine_of(recipe, name, arguments.weights)[1] for name in changes if name.startswith(("sft", "grpo"))
+    }
+    compared = compare_plan(folder, recipe.name, done, processes)
+    print("\n".join(compared_lines(compared)))
+    write_json(file, json.loads(file.read_text(encoding="utf-8")) | {"plan": compared})
     print(f"{file}: {len(done)} stages in {sum(line['seconds'] for line in done) / 60:.0f} minutes")
 
 

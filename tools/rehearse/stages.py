@@ -55,6 +55,7 @@ def make_stages(recipe: Path, weights: Weights, rows: int, side: int) -> list[St
     stages.append(Stage("data", ["-m", "data", "--config", f"{folder}/data.yaml"], data_rows))
     if not Path(base).is_dir():
         stages.append(Stage("base", ["-m", "tools.rehearse.base", folder, "--weights", weights, "--output_dir", base]))
+    stages.append(Stage("plan", ["-m", "tools.plan", folder]))
     for file in files:
         if file.startswith("sft"):
             stages.append(
