@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,10 @@ from data.rows import as_decimals, load_rows
 from spatial_edit_reward import Spec, load_spec, render
 from spatial_edit_reward.errors import UserError, one_line_errors
 from spatial_edit_reward.files import write_json
+from spatial_edit_reward.schema import plain_text
 
+# What these frameworks put something else for; one too many in an instruction ends their run.
+FOREIGN_PLACEHOLDER = re.compile("<(image|video|audio|bbox|ref-object|cot-process)>")
 FORMATS = ("llamafactory", "ms-swift")
 ROWS_FILE = "data.jsonl"
 INFO_FILE = "dataset_info.json"
@@ -40,8 +44,9 @@ def framework_row(row: Mapping[str, Any], images: Sequence[str], spec: Spec, fra
 
     `images`: the paths of its images, a placeholder of each before the prompt. Raises ValueError without a complete verdict.
     """
-    prompt = PLACEHOLDER * len(row["images"]) + spec.prompt(row["task"], row["instruction"])
-    verdict = render(row["task"], as_decimals(row["reference"]))
+    texts = spec.prompt(row["task"], row["instruction"]), plain_text(render(row["task"], as_decimals(row["reference"])))
+    prompt, verdict = (FOREIGN_PLACEHOLDER.sub(r"< \1 >", text) for text in texts)
+    prompt = PLACEHOLDER * len(row["images"]) + prompt
     turns: dict[str, Any] = {
         "messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": verdict}]
     }

@@ -50,6 +50,8 @@ def _no_constant(name: str) -> NoReturn:
 
 # JSON without repeated keys, NaN and Infinity; raises ParseFailure for these, and what `json` raises for the rest.
 DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+# The same, with line ends and tabs within strings as they are.
+LENIENT_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_no_constant, strict=False)
 
 
 def _verdict(value: Any, task: Task) -> Verdict:
@@ -93,12 +95,12 @@ def parse(text: str, task: Task) -> Verdict:
 
 
 def whole_objects(text: str) -> Iterator[tuple[dict[str, Any], int, int]]:
-    """(object, where it starts, where it ends) of every outermost JSON object in `text`, in order, read strictly."""
+    """(object, where it starts, where it ends) of every outermost JSON object in `text`, in order; broken ones left out."""
     opening = OBJECT.search(text)
     while opening:
         start = opening.start()
         try:
-            value, end = DECODER.raw_decode(text, start)
+            value, end = LENIENT_DECODER.raw_decode(text, start)
             yield value, start, end
         except json.JSONDecodeError as error:
             end = max(error.pos, start + 1)  # what lies before is inside the broken one

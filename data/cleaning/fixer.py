@@ -43,6 +43,7 @@ KINDS: dict[str, Kind] = {
     "think": Kind("fix", "a <think> part before the verdict", "removed"),
     "fence": Kind("fix", "a code fence around the verdict", "removed"),
     "prose": Kind("fix", "text around the JSON object", "removed"),
+    "line_end": Kind("fix", "a line end or tab as it is within a JSON string", "kept"),
     "broken_json": Kind("drop", "JSON with a slip such as a trailing comma", "repaired by json_repair"),
     "unreadable_verdict": Kind("drop", "no JSON object in the answer"),
     "repeated_key": Kind("drop", "a key is given twice"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -37,11 +38,21 @@ def read_object(text: str, fixer: RowFixer) -> dict[str, Any]:
     later = text.find("{", end)
     if not whole or (later >= 0 and '"score"' in text[later:]):  # one that is broken
         content, start, end = read_first(text, later, fixer)
+    else:
+        note_line_ends(text[start:end], fixer)
     if start > 0 or end < len(text):
         fixer.fix("prose", "text around the JSON object")
     if not isinstance(content, dict):
         raise RowError("unreadable_verdict", f"a JSON {type(content).__name__}, no object")
     return content
+
+
+def note_line_ends(text: str, fixer: RowFixer) -> None:
+    """Notes that a string in the JSON `text` holds a line end as it is. Raises RowError where the policy does not fix that."""
+    try:
+        DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        fixer.fix("line_end", str(error))
 
 
 def read_first(text: str, start: int, fixer: RowFixer) -> tuple[Any, int, int]:

@@ -159,6 +159,7 @@ CASES = [
     fix("a verdict and then one that is cut off", row(f"{GOOD}\n{DRAFT[:-20]}"), "prose"),
     drop("a draft and then a verdict with a trailing comma", row(f"{DRAFT}\n{GOOD[:-1]},}}"), "broken_json"),
     fix("the end of the turn after the verdict", row(f"{GOOD}<|im_end|>"), "prose"),
+    fix("a line end in a string", row(GOOD.replace("now. ", "now.\n")), "line_end"),
     drop("a trailing comma", row(GOOD[:-1] + ",}"), "broken_json"),
     drop("single quotes", row(str(SC)), "broken_json"),
     drop("a verdict cut off", row(GOOD[:-9]), "broken_json"),

@@ -63,6 +63,28 @@ def test_written_rows_come_back(small_data, tmp_path, framework):
     assert not [path for path in (tmp_path / "out").iterdir() if "partial" in path.name]
 
 
+@pytest.mark.parametrize("framework", ["llamafactory", "ms-swift"])
+def test_the_prompt_has_as_many_placeholders_as_the_row_has_images(small_data, framework):
+    """One <image> too many, in an instruction or a verdict, ends a run of LLaMA-Factory."""
+    reference = {"edit_region": [], "reasoning": "<|global|> the <image> is <video>.<|im_end|>", "score": [1.0, 2.0]}
+    row = {
+        "id": "a",
+        "task": "sc",
+        "instruction": "Put <image> of <|image_pad|> on it.",
+        "group": None,
+        "images": [1, 2],
+    }
+    made = writers.framework_row(row | {"reference": reference}, ["a", "b"], load_spec(small_data), framework)
+    prompt, verdict = (
+        turn.get("content", turn.get("value")) for turn in made.get("messages", made.get("conversations"))
+    )
+    assert prompt.startswith("<image><image>") and prompt.endswith("Put < image > of <| image_pad |> on it.")
+    assert (
+        prompt.count("<image>") == 2
+        and json.loads(verdict)["reasoning"] == "<|global|> the < image > is < video >.<| im_end |>"
+    )
+
+
 @pytest.fixture
 def others(tmp_path):
     """LLaMA-Factory's `data/` with a set of the user's in it."""
