@@ -21,7 +21,7 @@ TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+("?)|[][{},]', re.DOTALL)
 def read_json(file: Path) -> Iterator[tuple[str, str, Any]]:
     """(location, number, content) of each row of `file`, a JSON array or JSON lines; one that is no JSON gives a RowError.
 
-    Holds one row at a time. Raises UserError for a missing file, one of another form, and an array that breaks off.
+    Holds one row at a time. Raises UserError for a missing file, one of another form, and one that breaks off.
     """
     try:
         with file.open("rb") as opened:
@@ -67,7 +67,10 @@ def check_lines(file: Path, opened: BinaryIO) -> None:
 def _lines(file: Path, opened: BinaryIO) -> Iterator[tuple[str, str, Any]]:
     for number, line in enumerate(opened):
         if line.strip():
-            yield f"{file}, line {number + 1}", str(number), parse_row(line)
+            content = parse_row(line)
+            if isinstance(content, RowError) and not line.endswith((b"\n", b"}")):
+                raise UserError(f"{file}: it breaks off in line {number + 1}: download it again")
+            yield f"{file}, line {number + 1}", str(number), content
 
 
 def _array(file: Path, opened: BinaryIO) -> Iterator[tuple[str, str, Any]]:

@@ -69,6 +69,7 @@ def test_one_odd_row_of_an_array_leaves_the_others(tmp_path, row, kept):
         (json.dumps(ROWS)[:-1], "breaks off after row 2"),
         ('[{"id": 0}, {"id": 1, "text": "it never ends}, {"id": 2}]', "breaks off after row 1"),
         (json.dumps(ROWS) + json.dumps(ROWS), "something follows its end"),
+        ('{"id": 0}\n{"id": 1}\n{"id": 2, "text": "a down', "breaks off in line 3: download it again"),
         ("\n".join(json.dumps(row, indent=1) for row in ROWS), r"neither a JSON array nor JSON lines: .*jq"),
         (json.dumps({"data": ROWS}, indent=1), r"neither a JSON array nor JSON lines"),
         (json.dumps(ROWS).encode("utf-16"), "UTF-16: save it as UTF-8"),
