@@ -145,7 +145,11 @@ class BoxCounts:
         likely = next((name for name in order if counts[name] >= NEARLY_ALL * boxes), None)
         swapped = counts["swapped"] > MOST_SWAPPED * boxes
         if self.wrong > MOST_WRONG * boxes and (likely or swapped or self.wrong > boxes / 2):
-            corners = f", {counts['swapped']} of them with corners the wrong way round" if counts["swapped"] else ""
+            corners = (
+                f", {counts['swapped']} of them with x2 < x1 or y2 < y1, as widths and heights would be"
+                if counts["swapped"]
+                else ""
+            )
             return self._text(f"{self.wrong} of {boxes} boxes are none{corners}", likely)
         for name in SCALES:
             judged, fit = counts[name, "boxes"], counts[name, "fit"]

@@ -93,7 +93,8 @@ def read_box(value: Any, owner: str, fixer: RowFixer) -> list[float]:
             raise RowError("box_swapped", f"{detail}, which may be x, y, width and height: `box_format: xywh_pixel`")
         fixer.fix("box_swapped", detail)
     if abs(x2 - x1) < 1 or abs(y2 - y1) < 1:
-        raise RowError("box_empty", detail)
+        shares = ", which may be shares of the sides: `box_format: xyxy_1`" if max(box) <= 1 else ""
+        raise RowError("box_empty", detail + shares)
     return [min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]
 
 

@@ -87,6 +87,20 @@ def test_the_source_that_comes_first_decides_where_a_joined_row_is(folder, tmp_p
     assert {split: len(rows) for split, rows in rows_of(tmp_path / "data").items()} == {"train": 5, "rl": 1}
 
 
+def test_a_pq_row_needs_no_instruction_to_be_the_same_edit(folder, tmp_path):
+    prompts = {"messages": [{"role": "user", "content": "Rate it."}, {"role": "assistant", "content": json.dumps(PQ)}]}
+    sft = [answered(number, "pq", **prompts) for number in range(3)]
+    for made in sft:
+        del made["instruction"]
+    sources = [
+        source(write_lines(tmp_path / "rl.jsonl", [answerless(1, "pq")]), folder, "rl", splits={"rl": 1}),
+        source(write_lines(tmp_path / "sft.jsonl", sft), folder, splits={"train": 1}),
+    ]
+    done, report = prepared(data_recipe(tmp_path, sources))
+    assert done.returncode == 0, done.stderr
+    assert report["joined"] == {"rl": {"rl": 1}} and report["splits"]["rl"]["pq"] == 1
+
+
 def test_a_source_that_loses_all_its_rows_ends_the_stage(folder, tmp_path):
     """Beside a good one, and before the images of the sources after it are read."""
     gone = [row(SC, images=("sft/0_0.png", f"sft/gone{number}.png"), instruction="Do it.") for number in range(3)]
