@@ -94,7 +94,7 @@ def parse(text: str, task: Task) -> Verdict:
     return _verdict(value, task)
 
 
-def whole_objects(text: str) -> Iterator[tuple[dict[str, Any], int, int]]:
+def complete_objects(text: str) -> Iterator[tuple[dict[str, Any], int, int]]:
     """(object, where it starts, where it ends) of every outermost JSON object in `text`, in order; broken ones left out."""
     opening = OBJECT.search(text)
     while opening:
@@ -145,7 +145,7 @@ def repair(text: str, task: Task) -> Repaired:
         pass
     rest = text = THOUGHTS.sub("", text)[-MAX_LENGTH:]
     objects: list[dict[str, Any]] = []
-    for value, _, end in whole_objects(text):
+    for value, _, end in complete_objects(text):
         if _task_of(value) == task:
             objects.append(value)
             rest = text[end:]

@@ -12,7 +12,7 @@ from data.cleaning.fixer import RowError, RowFixer
 from data.cleaning.regions import read_numbers, read_regions, with_keys
 from spatial_edit_reward import KEYS, ParseFailure, Task, Verdict
 from spatial_edit_reward.checks import failed_checks
-from spatial_edit_reward.parser import DECODER, THOUGHTS, RepeatedKey, repaired_objects, whole_objects
+from spatial_edit_reward.parser import DECODER, THOUGHTS, RepeatedKey, repaired_objects, complete_objects
 from spatial_edit_reward.schema import TAG, ScoreRange
 
 FENCE = re.compile(r"```\w*\s*(.*?)\s*```", re.DOTALL)
@@ -33,10 +33,10 @@ def without_wrapping(text: str, fixer: RowFixer) -> str:
 def read_object(text: str, fixer: RowFixer) -> dict[str, Any]:
     """The JSON object of the last verdict in `text`, without thoughts, fences and prose around it."""
     text = without_wrapping(text, fixer)
-    whole = [found for found in whole_objects(text) if names(found[0], "reasoning") and names(found[0], "score")]
-    content, start, end = whole[-1] if whole else ({}, 0, 0)
+    verdicts = [item for item in complete_objects(text) if names(item[0], "reasoning") and names(item[0], "score")]
+    content, start, end = verdicts[-1] if verdicts else ({}, 0, 0)
     later = text.find("{", end)
-    if not whole or (later >= 0 and '"score"' in text[later:]):  # one that is broken
+    if not verdicts or (later >= 0 and '"score"' in text[later:]):  # one that is broken
         content, start, end = read_first(text, later, fixer)
     else:
         note_line_ends(text[start:end], fixer)
