@@ -12,7 +12,7 @@ from data.cleaning.fixer import RowError, RowFixer
 from data.cleaning.regions import read_numbers, read_regions, with_keys
 from spatial_edit_reward import KEYS, ParseFailure, Task, Verdict
 from spatial_edit_reward.checks import failed_checks
-from spatial_edit_reward.parser import DECODER, THOUGHTS, RepeatedKey, repaired_objects, complete_objects
+from spatial_edit_reward.parser import DECODER, THOUGHTS, RepeatedKey, complete_objects, repaired_objects
 from spatial_edit_reward.schema import TAG, ScoreRange
 
 FENCE = re.compile(r"```\w*\s*(.*?)\s*```", re.DOTALL)
