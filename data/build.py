@@ -169,7 +169,9 @@ def join_answerless(records: Sequence[RowRecord]) -> None:
         if twin is not None:
             row.error = RowError("joined", twin)
         else:
-            row.error = RowError("no_verdict", "no row with its images and its instruction has an answer")
+            row.error = RowError(
+                "no_verdict", "no answer in `messages` or `conversations`, nor in a row with its images and instruction"
+            )
 
 
 def assign_splits(records: Sequence[RowRecord], sources: Sequence[RowSource], seed: int) -> None:

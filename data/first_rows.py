@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ class FirstRows:
         self.ids.add(raw.id)
         task = TASK_OF_IMAGES.get(len(raw.images), "sc")
         self.images[len(raw.images)] += not raw.error
-        gone = [image for image in raw.images if isinstance(image, Path) and not image.is_file()]
+        gone = [image for image in raw.images if isinstance(image, Path) and not os.path.isfile(image)]
         if gone:
             self.missing += 1
             self.missing_example = self.missing_example or f"{raw.location}: {gone[0]}"

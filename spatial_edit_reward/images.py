@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +39,7 @@ SIGNATURES = (
     (0, b"PK\3\4", "a zip archive"),
     (0, b"\x1f\x8b", "gzip"),
 )
+BESIDE_PIXELS = 2**16  # bytes of a file that say other things of an image: its color profile, its camera
 IMAGE_FORMATS = {"PNG", "JPEG", "WebP", "GIF", "BMP", "TIFF"}  # of these, what `read_image` reads
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 JPEG_QUALITY = 95
@@ -55,7 +57,7 @@ class ImageError(Exception):
 
 
 def read_image(source: Path | bytes) -> tuple[Image.Image, bytes, bool]:
-    """(image upright as RGB, the file's bytes, whether those bytes decode to just these pixels) of a file or its content.
+    """(image upright as RGB, the file's bytes, whether those bytes hold just these pixels) of a file or its content.
 
     Transparency is laid on white, 16 bits become 8, of an animation the first frame is taken. Of a PNG that cannot be read
     for its texts (whole workflows of megabytes, which Pillow refuses) the bytes come without them. Raises ImageError.
@@ -68,7 +70,8 @@ def read_image(source: Path | bytes) -> tuple[Image.Image, bytes, bool]:
             check_size(*opened.size)
             if opened.format == "TIFF" and opened.mode in ("F", "I"):  # 0..1, 0..255, heights: white is not known
                 raise ImageError("bad_image", f"TIFF: pixels of 32 bits (mode {opened.mode}), not of 8 or 16")
-            plain = opened.mode == "RGB" and opened.format != "MPO" and getattr(opened, "n_frames", 1) == 1
+            small = len(content) <= 4 * opened.width * opened.height + BESIDE_PIXELS
+            plain = small and opened.mode == "RGB" and opened.format != "MPO" and getattr(opened, "n_frames", 1) == 1
             as_it_is = plain and opened.getexif().get(ORIENTATION, 1) == 1 and "transparency" not in opened.info
             opened.load()
             return as_rgb(ImageOps.exif_transpose(opened)), content, as_it_is
@@ -129,7 +132,7 @@ def read_bytes(file: Path) -> bytes:
         with file.open("rb") as opened:
             return opened.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have, with half a character in it
-        link = "a link that leads nowhere" if file.is_symlink() else None
+        link = "a link that leads nowhere" if os.path.islink(file) else None
         raise ImageError("image_missing", f"{file}: {link or getattr(error, 'strerror', error)}") from None
 
 

@@ -102,7 +102,7 @@ class RowRecord:
 def image_task(raw: Raw) -> Task:
     """The task of a row with so many images. Raises RowError where the row itself names another one."""
     if not raw.images:
-        raise RowError("no_images", "it names no image")
+        raise RowError("no_images", "no image in `images`, `image` or its messages")
     if len(raw.images) not in TASK_OF_IMAGES:
         raise RowError("image_count", f"{len(raw.images)} images")
     task = TASK_OF_IMAGES[len(raw.images)]

@@ -139,7 +139,7 @@ def folder_beside(root: Path, packed: Path) -> Callable[[str], ImageSource]:
 
     def checked(path: str) -> ImageSource:
         file = find(path)
-        if not file.exists():
+        if not os.path.exists(file):  # a path that is too long is none
             raise RowError(
                 "image_missing", f"{file} is not there; `images: {packed}` reads it from the archive beside it"
             )

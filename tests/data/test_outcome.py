@@ -71,7 +71,7 @@ def test_rows_without_an_answer_give_rl_the_rows_that_have_it(folder, tmp_path):
     assert report["sources"]["rl"]["dropped"] == {"joined": 6, "no_verdict": 2}
     assert report["joined"] == {"rl": {"rl": 6, "not joined": 2}}
     assert "rl: rows without an answer, by the split of the row that has it: 6 rl, 2 not joined" in done.stdout
-    assert "no row with its images and its instruction has an answer" in report["examples"]["no_verdict"]["detail"]
+    assert "nor in a row with its images and instruction" in report["examples"]["no_verdict"]["detail"]
 
 
 def test_the_source_that_comes_first_decides_where_a_joined_row_is(folder, tmp_path):

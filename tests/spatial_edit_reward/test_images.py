@@ -234,7 +234,7 @@ def test_a_png_with_a_long_text_is_read_and_kept_without_it(compressed):
         with pytest.raises(ValueError, match="too large"), Image.open(io.BytesIO(content)) as opened:
             opened.load()
     image, kept, as_it_is = read_image(content)
-    assert image.tobytes() == PHOTO.tobytes() and as_it_is
+    assert image.tobytes() == PHOTO.tobytes() and as_it_is == compressed  # megabytes beside the pixels are not stored
     with Image.open(io.BytesIO(kept)) as opened:  # as training reads the stored bytes
         assert opened.tobytes() == PHOTO.tobytes()
 
@@ -245,6 +245,8 @@ def test_a_file_that_is_not_there_is_missing(tmp_path):
         ("link.png", "a link that leads nowhere"),
         ("gone.png", "No such file"),
         ("half\ud83d.png", "surrogates"),
+        ("long" * 99, "File name too long"),
+        ("a/" * 9999, "File name too long"),
         (".", "Is a directory"),
     ):
         with pytest.raises(ImageError, match=detail) as caught:
