@@ -63,6 +63,24 @@ def test_the_model_is_asked_with_the_published_prompts(made):
 
 
 @pytest.mark.slow
+def test_every_row_has_its_own_images_and_verdict(made):
+    from pyarrow import parquet
+
+    folder, _ = made
+    columns = ["id", "task", "images", "reference"]
+    rows = {
+        row["id"]: row
+        for file in folder.glob("*.parquet")
+        for row in parquet.read_table(file, columns=columns).to_pylist()
+    }
+    for number, (group, edit) in enumerate(draw_edits(0, 0, ROWS, SMALL)):
+        sc, pq = rows[f"spatialreward-{2 * number}-sc"], rows[f"spatialreward-{2 * number + 1}-pq"]
+        assert [image["bytes"] for image in sc["images"]] == [group.source, edit.jpeg]
+        assert [image["bytes"] for image in pq["images"]] == [edit.jpeg]
+        assert sc["reference"] == edit.sc and pq["reference"] == edit.pq
+
+
+@pytest.mark.slow
 def test_no_edit_is_in_two_splits_and_instructions_are_as_written(made):
     from pyarrow import parquet
 
