@@ -32,6 +32,7 @@ from transformers import (
 
 from pipeline.distributed import free_memory_and_shutdown, num_parameters
 from pipeline.model import Inputs
+from pipeline.qwen import qwen_processor, qwen_tokenizer
 from pipeline.recipe import read_yaml, recipe_layers
 from spatial_edit_reward import Spec
 from spatial_edit_reward.chat import prompt_messages
@@ -43,7 +44,6 @@ from spatial_edit_reward.inference.model import load_model, load_processor
 ROWS = 64  # they are read over and over
 ANSWER = 300  # mean tokens of a verdict, where the recipe's plan.yaml does not say
 INSTRUCTION = "Replace the small red cup on the left of the table by a blue vase of the same size."
-STAND_IN = Path("recipes/tiny/base")  # its processor does for a model whose own cannot be fetched
 
 # torch counts attention's kernels of GPUs alone: the same formulas for those of a CPU, by the shapes of their arguments.
 ON_CPU = {
@@ -79,23 +79,14 @@ def random_inputs(
 
 
 def _processor(base: str, spec: Spec, config: PreTrainedConfig) -> ProcessorMixin:
-    """The base's processor; where it cannot be fetched, the tiny base's with the patches of `config`, and a line says so."""
+    """The base's processor; where it cannot be fetched, Qwen's own, made from `dashscope`."""
     try:
         return load_processor(base, spec)
-    except UserError as error:
-        stand_in = spec.model_copy(update={"pixels": spec.pixels.model_copy(update={"multiple": 16})})
-        processor = load_processor(str(STAND_IN), stand_in)
-        print(f"{error}; the tokenizer of {STAND_IN} stands in: prompts are some tokens longer or shorter")
-    images, vision = processor.image_processor, config.vision_config
-    images.patch_size, images.merge_size = vision.patch_size, vision.spatial_merge_size
-    for name, token in (
-        ("image_token_id", "<|image_pad|>"),
-        ("video_token_id", "<|video_pad|>"),
-        ("vision_start_token_id", "<|vision_start|>"),
-        ("vision_end_token_id", "<|vision_end|>"),
-    ):
-        setattr(config, name, processor.tokenizer.convert_tokens_to_ids(token))
-    return processor
+    except UserError:
+        pixels = {"shortest_edge": spec.pixels.min, "longest_edge": spec.pixels.max}
+        processor = qwen_processor(qwen_tokenizer(), config.vision_config.patch_size, pixels)
+        processor.tokenizer.padding_side = "left"
+        return processor
 
 
 def random_model(

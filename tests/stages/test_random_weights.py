@@ -89,11 +89,11 @@ def test_stage_2_samples_completions_of_full_length(run):
     assert 0 < report["rollout"]["seconds"] < report["seconds"]
 
 
-def test_a_model_whose_processor_cannot_be_fetched(run, capsys):
-    """The 2B's recipe on a configuration with few and narrow layers: its own patches, the tiny base's tokenizer."""
+def test_a_model_whose_processor_cannot_be_fetched(run):
+    """The 2B's recipe on a configuration with few and narrow layers, and with Qwen's tokenizer from a package."""
     config = json.loads((ROOT / "recipes" / "spatialreward-2b" / "config.json").read_text())
     config["text_config"] |= {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 64}
-    config["text_config"] |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 1000}
+    config["text_config"] |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}
     config["text_config"]["rope_scaling"] = {**config["text_config"]["rope_scaling"], "mrope_section": [8, 4, 4]}
     config["vision_config"] |= {
         "depth": 2,
@@ -118,7 +118,7 @@ def test_a_model_whose_processor_cannot_be_fetched(run, capsys):
     (run.folder / "sft.yaml").write_text(yaml.safe_dump({"extends": parent, "max_steps": 3, **here}))
     report = run("sft", "--max_steps", "3")
     check(report, rows=1, steps=3)
-    assert "Qwen/Qwen3-VL-2B-Instruct: no processor there" in capsys.readouterr().out
+    assert report["model"]["parameters"] > 151936 * 64
 
 
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
