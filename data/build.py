@@ -10,6 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,7 +29,7 @@ from data.recipe import SPLITS, DataRecipe, Split, Subsample
 from data.sources import RowSource
 from data.splits import assign, components
 from data.stored_rows import open_writer, rows_per_group
-from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.errors import UserError, one_line
 
 CHUNK = 32
 FIRST = 1000  # rows of a source; where all of them are dropped, the user should know before hours have passed
@@ -50,7 +51,13 @@ def in_order(context: Context, calls: Iterator[tuple[Any, ...]]) -> Generator[Pr
         yield from (prepare_chunk(*call) for call in calls)
         return
     waiting: deque[Future[Prepared]] = deque()
-    with ProcessPoolExecutor(processes, get_context("spawn"), start, (context,)) as pool:
+    try:
+        executor = ProcessPoolExecutor(processes, get_context("spawn"), start, (context,))
+    except OSError as error:  # in a container without a writable /dev/shm
+        raise UserError(
+            f"processes: {processes}: cannot be started ({one_line(error)}): `processes: 1` works"
+        ) from None
+    with executor as pool:
         try:
             for call in calls:
                 waiting.append(pool.submit(prepare_chunk, *call))
@@ -58,6 +65,8 @@ def in_order(context: Context, calls: Iterator[tuple[Any, ...]]) -> Generator[Pr
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise UserError("one of the processes was killed, most often for memory: lower `processes`") from None
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -95,7 +104,7 @@ def prepare_all(
             index, file = chunks[number]
             name = sources[index].name
             if current and current[-1].source_index != index:
-                check_ended(current, boxes)
+                check_ended(current, boxes, context.recipe.max_dropped)
                 current = []
             for row in records:
                 row.source_index = index
@@ -108,20 +117,20 @@ def prepare_all(
                 boxes.setdefault(name, BoxCounts(counts.declared)).merge(counts)
             shards.append(Shard(records, file))
             bar.update(len(records))
-    check_ended(current, boxes)
+    check_ended(current, boxes, context.recipe.max_dropped)
     read = {row.source_index for shard in shards for row in shard.records}
     for index, source in enumerate(sources):
         if index not in read:
-            check_source(source.name, (), final=True)
+            check_source(source.name, (), True, 1)
     return shards, boxes
 
 
-def check_ended(records: Sequence[RowRecord], boxes: Mapping[str, BoxCounts]) -> None:
+def check_ended(records: Sequence[RowRecord], boxes: Mapping[str, BoxCounts], max_dropped: float) -> None:
     """Raises UserError where the source whose rows `records` are was read for nothing."""
     if records:
         name = records[0].source
         check_boxes(name, boxes.get(name))
-        check_source(name, records, final=False)
+        check_source(name, records, False, max_dropped)
 
 
 def drop_repeated_ids(records: Sequence[RowRecord]) -> None:
@@ -238,7 +247,7 @@ def build(context: Context, sources: Sequence[RowSource], folder: Path) -> tuple
     subsample(records, recipe.subsample, recipe.seed)
     check_policy(records, context.recipe)
     for name in dict.fromkeys(source.name for source in sources):
-        check_source(name, [row for row in records if row.source == name], final=True)
+        check_source(name, [row for row in records if row.source == name], True, recipe.max_dropped)
     check_splits(records, sources)
     write_splits(shards, context.schema, folder)
     (folder / "shards").rmdir()

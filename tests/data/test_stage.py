@@ -3,8 +3,12 @@
 import io
 import json
 import resource
+import shutil
 import signal
 import struct
+import subprocess
+import sys
+import time
 
 import pytest
 from PIL import Image, ImageOps
@@ -53,8 +57,8 @@ def test_a_damaged_file_among_good_rows_drops_its_row_alone(images, tmp_path):
     rows = [row(SC, images=("a.png", name)) for name in ("b.png", "tiff.png", "exif.jpg", "b.png")]
     done, report = prepared(data_recipe(tmp_path, [source(write_lines(tmp_path / "rows.jsonl", rows), damaged)]))
     assert done.returncode == 0, done.stderr
-    assert report["sources"]["x"]["dropped"] == {"image_unreadable": 2} and report["sources"]["x"]["kept"] == 2
-    assert report["examples"]["image_unreadable"]["location"].endswith("rows.jsonl, line 2")
+    assert report["sources"]["x"]["dropped"] == {"bad_image": 2} and report["sources"]["x"]["kept"] == 2
+    assert report["examples"]["bad_image"]["location"].endswith("rows.jsonl, line 2")
 
 
 def test_a_link_that_leads_nowhere_is_named_or_passed_over(images, tmp_path):
@@ -70,7 +74,7 @@ def test_a_link_that_leads_nowhere_is_named_or_passed_over(images, tmp_path):
     (bench / "1.png").symlink_to(tmp_path / "nowhere")
     done, _ = prepared(recipe)
     assert done.returncode == 1
-    assert "1.png: No such file" in done.stderr.strip().splitlines()[-1] and "Traceback" not in done.stderr
+    assert "1.png: a link that leads nowhere" in done.stderr.strip().splitlines()[-1] and "Traceback" not in done.stderr
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
@@ -86,6 +90,39 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith(f"error: {tmp_path / 'data'}: ") and "File too large" in last
     assert sorted(file.name for file in tmp_path.iterdir()) == ["data.yaml"]
+
+
+def test_processes_that_cannot_start_are_one_line(images, tmp_path):
+    """A container without a writable /dev/shm, as a namespace of its own mounts it."""
+    read_only = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o ro none /dev/shm && exec "$@"', "sh"]
+    if not shutil.which("unshare") or subprocess.run([*read_only, "true"], capture_output=True).returncode:
+        pytest.skip("no namespaces here")
+    rows = write_lines(tmp_path / "rows.jsonl", [sc()])
+    for processes, status in ((2, 1), (1, 0)):
+        recipe = data_recipe(tmp_path, [source(rows, images)], processes=processes)
+        done = subprocess.run(
+            [*read_only, sys.executable, "-m", "data", "--config", str(recipe)], capture_output=True, text=True
+        )
+        assert done.returncode == status and "Traceback" not in done.stderr, done.stderr
+        assert ("`processes: 1` works" in done.stderr) == bool(status)
+
+
+def test_a_process_that_is_killed_is_one_line(images, tmp_path):
+    import psutil
+
+    rows = write_lines(tmp_path / "rows.jsonl", [{**sc(), "id": str(number)} for number in range(20_000)])
+    recipe = data_recipe(tmp_path, [source(rows, images)], processes=2)
+    with subprocess.Popen(
+        [sys.executable, "-m", "data", "--config", str(recipe)], stderr=subprocess.PIPE, text=True
+    ) as stage:
+        own = psutil.Process(stage.pid)
+        while not any("spawn_main" in " ".join(child.cmdline()) for child in own.children()):
+            time.sleep(0.05)
+        child = next(child for child in own.children() if "spawn_main" in " ".join(child.cmdline()))
+        child.kill()
+        errors = stage.stderr.read()
+    assert stage.returncode == 1 and "Traceback" not in errors
+    assert "one of the processes was killed" in errors.strip().splitlines()[-1]
 
 
 def test_scores_of_0_to_10_run_through_the_stage(images, tmp_path):

@@ -57,12 +57,17 @@ def test_a_pair_becomes_a_page(small_data, tmp_path, capsys):
     ("changes", "message"),
     [
         ({"source": "gone.png"}, "SOURCE: gone.png: no such image"),
+        ({"edited": "{folder}/thin.png"}, "thin.png: .*1 x 3000 pixels: one side is over 200 times the other"),
+        ({"edited": "{folder}/page.jpg"}, "page.jpg: .*a web page"),
         ({"instruction": " "}, "INSTRUCTION="),
         ({"model": "gone"}, "no verdict.json"),
     ],
 )
 def test_what_a_user_can_get_wrong(tmp_path, changes, message, monkeypatch):
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    Image.new("RGB", (1, 3000)).save(tmp_path / "thin.png")
+    (tmp_path / "page.jpg").write_text("<html>404</html>")
+    changes = {name: value.format(folder=tmp_path) for name, value in changes.items()}
     given = {"source": tmp_path / "a.png", "edited": tmp_path / "a.png", "instruction": "X.", "model": BASE}
     options = [str(text) for name, value in {**given, **changes}.items() for text in (f"--{name}", value)]
     monkeypatch.setattr("sys.argv", ["evaluation", "try", *options, "--page", str(tmp_path / "try.html")])
