@@ -9,7 +9,7 @@ from PIL import Image
 
 from evaluation.__main__ import main
 from evaluation.try_pair import overall, read_answer, try_pair
-from spatial_edit_reward import load_spec
+from spatial_edit_reward import Spec, load_spec, save_spec
 from spatial_edit_reward.inference.request import Response
 from spatial_edit_reward.pages import drawable_boxes
 from tests.conftest import BASE
@@ -57,8 +57,11 @@ def test_a_pair_becomes_a_page(small_data, tmp_path, capsys):
     ("changes", "message"),
     [
         ({"source": "gone.png"}, "SOURCE: gone.png: no such image"),
-        ({"edited": "{folder}/thin.png"}, "thin.png: .*1 x 3000 pixels: one side is over 200 times the other"),
-        ({"edited": "{folder}/page.jpg"}, "page.jpg: .*a web page"),
+        (
+            {"edited": "{folder}/thin.png", "model": "{folder}"},
+            "thin.png: .*1 x 3000 pixels: one side is over 200 times the other",
+        ),
+        ({"edited": "{folder}/page.jpg", "model": "{folder}"}, "page.jpg: .*a web page"),
         ({"instruction": " "}, "INSTRUCTION="),
         ({"model": "gone"}, "no verdict.json"),
     ],
@@ -67,6 +70,7 @@ def test_what_a_user_can_get_wrong(tmp_path, changes, message, monkeypatch):
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     Image.new("RGB", (1, 3000)).save(tmp_path / "thin.png")
     (tmp_path / "page.jpg").write_text("<html>404</html>")
+    save_spec(Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=320), tmp_path)
     changes = {name: value.format(folder=tmp_path) for name, value in changes.items()}
     given = {"source": tmp_path / "a.png", "edited": tmp_path / "a.png", "instruction": "X.", "model": BASE}
     options = [str(text) for name, value in {**given, **changes}.items() for text in (f"--{name}", value)]
