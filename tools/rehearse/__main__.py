@@ -24,7 +24,7 @@ from typing import Any
 from pipeline.folders import stage_output
 from spatial_edit_reward.errors import UserError, one_line_errors
 from spatial_edit_reward.files import write_json
-from tools.rehearse.changes import engine_of, make_changes, stage_files, write_copy
+from tools.rehearse.changes import engine_of, find_config, make_changes, stage_files, write_copy
 from tools.rehearse.compare import compare_plan, compared_lines
 from tools.rehearse.process import Measured, run_measured
 from tools.rehearse.stages import Stage, make_stages, python
@@ -155,6 +155,7 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe, folder = arguments.recipe, arguments.folder or Path("runs/rehearse") / arguments.recipe.name
     files = stage_files(recipe)
+    find_config(recipe)
 
     def fingerprint() -> dict[str, Any]:
         from pipeline.recipe import read_yaml

@@ -20,24 +20,15 @@ from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConf
 
 from data.rows import as_decimals, load_rows
 from pipeline.qwen import qwen_processor, qwen_tokenizer
-from pipeline.recipe import recipe_layers
 from spatial_edit_reward import TASKS, Spec, load_spec
 from spatial_edit_reward.chat import completion_messages, prompt_messages
-from spatial_edit_reward.errors import UserError, one_line_errors
+from spatial_edit_reward.errors import one_line_errors
+from tools.rehearse.changes import find_config
 
 LAYERS, WIDTH, HEADS = 3, 64, 4
 VERDICTS = 4  # of each task
 CONTEXT = 6  # tokens that the next one follows from
 BIAS = 40.0  # on a logit; a random model's own are below 1
-
-
-def find_config(recipe: Path) -> Path:
-    """The folder with the `config.json` of the recipe, or of one that its sft.yaml extends. Raises UserError without one."""
-    folders = [file.parent for file, _ in recipe_layers(recipe / "sft.yaml")]
-    for folder in folders:
-        if (folder / "config.json").exists():
-            return folder
-    raise UserError(f"{recipe}: no config.json there, so the model's shape is unknown")
 
 
 def shrink(config: PreTrainedConfig) -> None:

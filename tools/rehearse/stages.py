@@ -49,13 +49,12 @@ def make_stages(recipe: Path, weights: Weights, rows: int, side: int) -> list[St
     def shapes(target: str, count: int) -> list[str]:
         return ["-m", "tests.public_shapes", target, "--rows", str(count), "--size", str(side), str(side)]
 
-    stages = []
-    if read_yaml(recipe / "data.yaml").get("sources"):
-        stages.append(Stage("public shapes", shapes("raw", rows)))
-    stages.append(Stage("data", ["-m", "data", "--config", f"{folder}/data.yaml"], data_rows))
-    if not Path(base).is_dir():
-        stages.append(Stage("base", ["-m", "tools.rehearse.base", folder, "--weights", weights, "--output_dir", base]))
-    stages.append(Stage("plan", ["-m", "tools.plan", folder]))
+    stages = [
+        Stage("public shapes", shapes("raw", rows)),
+        Stage("data", ["-m", "data", "--config", f"{folder}/data.yaml"], data_rows),
+        Stage("base", ["-m", "tools.rehearse.base", folder, "--weights", weights, "--output_dir", base]),
+        Stage("plan", ["-m", "tools.plan", folder]),
+    ]
     for file in files:
         if file.startswith("sft"):
             stages.append(

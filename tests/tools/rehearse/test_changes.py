@@ -5,7 +5,8 @@ import pytest
 from pipeline.recipe import read_yaml
 from spatial_edit_reward.errors import UserError
 from tests.conftest import ROOT
-from tools.rehearse.changes import ON_CPU, engine_of, make_changes, stage_files, write_copy
+from tools.rehearse.changes import ON_CPU, engine_of, find_config, make_changes, stage_files, write_copy
+from tools.rehearse.stages import make_stages
 
 RECIPES = ROOT / "recipes"
 
@@ -42,3 +43,14 @@ def test_engines_are_those_of_the_plan():
 def test_a_folder_that_is_no_recipe_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"no data\.yaml: it is no recipe that can be rehearsed"):
         stage_files(tmp_path)
+
+
+def test_a_recipe_whose_model_has_no_configuration_is_one_line():
+    with pytest.raises(UserError, match=r"no config\.json there"):
+        find_config(RECIPES / "tiny")
+
+
+def test_all_of_the_model_is_timed_too():
+    names = [stage.name for stage in make_stages(RECIPES / "spatialreward-8b", "random-full", rows=120, side=512)]
+    assert names.index("sft timing") < names.index("grpo timing") < names.index("merge")
+    assert "sft timing" not in [s.name for s in make_stages(RECIPES / "spatialreward-8b", "shrunk", rows=120, side=512)]
