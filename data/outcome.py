@@ -12,7 +12,11 @@ from data.cleaning.prepare import RowRecord
 from data.recipe import SPLITS
 from data.sources import RowSource
 from data.templates import NEEDED
+from spatial_edit_reward import TASKS
 from spatial_edit_reward.errors import UserError
+
+# Reasons that the recipe chooses, or that only the other sources decide.
+CHOSEN = {"joined", "no_verdict", "not_for_sft", "subsampled", "benchmark_overlap"}
 
 
 def main_reason(records: Sequence[RowRecord]) -> str:
@@ -29,12 +33,24 @@ def lost(records: Sequence[RowRecord], final: bool = True) -> bool:
     return not any(row.error is None or (row.error.kind == pending and row.image_hashes) for row in records)
 
 
-def check_source(name: str, records: Sequence[RowRecord], final: bool) -> None:
-    """Raises UserError where nothing is left of the source `name`."""
+def check_source(name: str, records: Sequence[RowRecord], final: bool, max_dropped: float) -> None:
+    """Raises UserError where nothing is left of the source `name`, or too little of all its rows or of those of one task.
+
+    `max_dropped`: the share of its rows that may be dropped for an error; a task may not lose all of ENOUGH rows either.
+    """
     if not records:
         raise UserError(f"source {name!r}: no row was kept: it holds none")
     if lost(records, final):
         raise UserError(f"source {name!r}: no row was kept: {main_reason(records)}")
+    if max_dropped == 1:
+        return
+    for task, most in ((None, max_dropped), *((task, 1.0) for task in TASKS)):
+        rows = [row for row in records if task in (None, row.task)]
+        wrong = [row for row in rows if row.error and row.error.kind not in CHOSEN]
+        if len(rows) >= ENOUGH and len(wrong) >= most * len(rows):
+            kind = f"{task} rows" if task else "rows"
+            reason = f"{len(wrong)} of {len(rows)} {kind} were dropped, too many to go on (`max_dropped`): {main_reason(wrong)}"
+            raise UserError(f"source {name!r}: {reason}")
 
 
 def check_boxes(name: str, boxes: BoxCounts | None) -> None:

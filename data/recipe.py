@@ -91,6 +91,7 @@ class DataRecipe(Strict):
         prompt_from: Source whose prompts train; null: `prompts`.
         score_range: Of the scores that the model gives.
         policy: Kind of error in a row -> fix, drop or fail, over the defaults in `data.cleaning.fixer.KINDS`.
+        max_dropped: The share of a source's rows that may be dropped for an error; from there on the stage fails.
         box_tolerance: How far out of 0..1000 a box is clamped and not dropped.
         image_format: Of resized images; png is lossless.
         benchmarks: Folders whose images must not be trained on.
@@ -111,6 +112,7 @@ class DataRecipe(Strict):
     prompt_from: str | None = None
     score_range: Bounds = DEFAULT_SCORE_RANGE
     policy: Annotated[dict[str, Policy], Field(validate_default=True)] = {}
+    max_dropped: Annotated[float, Field(ge=0, le=1)] = 0.5
     box_tolerance: Annotated[float, Field(ge=0)] = 5.0
     image_format: Literal["png", "jpeg"] = "png"
     benchmarks: list[Path] = []

@@ -125,7 +125,8 @@ def stage(images, tmp_path_factory):
     # Only a row that reads as an object can have an id; the ids are those of their lines.
     write_lines(folder / "rows.jsonl", rows)
     source = {"name": "broken", "layout": "spatialreward", "path": str(folder / "rows.jsonl"), "images": str(images)}
-    recipe = data_recipe(folder, [{**source, "splits": {"train": 1}}], benchmarks=[str(images.parent / "benchmark")])
+    benchmarks = [str(images.parent / "benchmark")]
+    recipe = data_recipe(folder, [{**source, "splits": {"train": 1}}], benchmarks=benchmarks, max_dropped=1)
     done, report = prepared(recipe)
     assert done.returncode == 0, done.stderr
     return recipe, done, report

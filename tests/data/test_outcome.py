@@ -116,6 +116,21 @@ def test_a_source_that_loses_all_its_rows_ends_the_stage(folder, tmp_path):
         assert "bad.jsonl, line 1" in last_line(done) and "gone0.png" in last_line(done)
 
 
+def test_a_source_that_loses_half_of_its_rows_or_a_whole_task_ends_the_stage(folder, tmp_path):
+    good = [answered(n % 12, id=f"g{n}") for n in range(24)]
+    one_image = [answered(n % 12, id=f"b{n}") | {"images": ["sft/0_1.png"]} for n in range(24)]
+    prose = [row("It is fine.", images=("sft/0_1.png",), instruction=f"Do {n}.") for n in range(20)]
+    for bad, counts in ((one_image, "24 of 48 rows"), (prose, "20 of 20 pq rows")):
+        rows = write_lines(tmp_path / "sft.jsonl", [*good, *bad])
+        sources = [source(rows, folder, splits={"train": 1})]
+        done, _ = prepared(data_recipe(tmp_path, sources))
+        assert done.returncode == 1 and not (tmp_path / "data").exists()
+        assert f"source 'sft': {counts} were dropped, too many to go on" in last_line(done)
+        assert "sft.jsonl, line 25" in last_line(done)
+    done, report = prepared(data_recipe(tmp_path, sources, max_dropped=1))
+    assert done.returncode == 0 and report["sources"]["sft"]["kept"] == 24
+
+
 def test_rows_that_nothing_answers_end_the_stage(folder, tmp_path):
     sources = [
         source(write_lines(tmp_path / "rl.jsonl", [answerless(9), answerless(10)]), folder, "rl", splits={"rl": 1}),
@@ -154,7 +169,7 @@ def test_a_split_without_a_row_ends_the_stage(folder, tmp_path):
 def test_first_rows_that_are_all_lost_are_told_at_once(folder, tmp_path):
     gone = [row(SC, images=("sft/0_0.png", "sft/gone.png"), instruction=f"Do {number}.") for number in range(1100)]
     file = write_lines(tmp_path / "rows.jsonl", [*gone, *(answered(n) for n in range(12))])
-    done, report = prepared(data_recipe(tmp_path, [source(file, folder, splits={"train": 1})]))
+    done, report = prepared(data_recipe(tmp_path, [source(file, folder, splits={"train": 1})], max_dropped=1))
     assert done.returncode == 0 and report["sources"]["sft"]["kept"] == 12
     assert "warning: the first 10" in done.stderr and "rows of 'sft' are lost: 10" in done.stderr
 
