@@ -70,6 +70,7 @@ def report_of(stage: Stage, measured: Measured, run: Path) -> dict[str, Any]:
     return {
         "stage": stage.name,
         "seconds": round(measured.seconds, 1),
+        "cpu_seconds": round(measured.cpu_seconds, 1),
         "peak_bytes": measured.peak_bytes,
         "peak_bytes_together": measured.peak_bytes_together,
         "rows_in": outcome.rows_in,
@@ -91,6 +92,7 @@ def print_table(lines: list[dict[str, Any]]) -> None:
         table.add_row(
             line["stage"],
             f"{line['seconds']:.0f}",
+            f"{line['cpu_seconds']:.0f}",
             f"{line['peak_bytes'] / 2**30:.2f}",
             f"{line['peak_bytes_together'] / 2**30:.2f}",
             *("" if line[key] is None else f"{line[key]:,}" for key in ("rows_in", "rows_out")),

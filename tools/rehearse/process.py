@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import time
@@ -20,13 +21,14 @@ ERROR = re.compile(r"^error: |^(?!.*ChildFailedError)[\w.]*(Error|Exception|Inte
 
 
 class Measured(NamedTuple):
-    """How a process ended: exit status, seconds, bytes at most (of one process; of all together), warnings, errors.
+    """How a process ended; of memory the most that one process held, and all together with what they share counted once.
 
     `errors`: the lines that name one, else the last lines.
     """
 
     status: int
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
     peak_bytes_together: int
     warnings: list[str]
@@ -45,9 +47,15 @@ def memory_of(process: psutil.Process) -> tuple[int, int]:
     return largest, together
 
 
+def cpu_seconds() -> float:
+    """What all processes took that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def run_measured(command: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str]) -> Measured:
     """Runs `command` in `folder` to its end, its output in `log`. Interrupted, it ends the command and its children too."""
-    start, largest, together = time.monotonic(), 0, 0
+    start, cpu, largest, together = time.monotonic(), cpu_seconds(), 0, 0
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as out:
         running = subprocess.Popen(
@@ -72,4 +80,4 @@ def run_measured(command: Sequence[str], folder: Path, log: Path, environment: M
     lines = [line for line in lines if line]
     warnings = [line for line in lines if WARNING.search(line)]
     errors = list(dict.fromkeys(line for line in lines if ERROR.search(line)))[-3:] or lines[-5:]
-    return Measured(status, time.monotonic() - start, largest, together, warnings, errors)
+    return Measured(status, time.monotonic() - start, cpu_seconds() - cpu, largest, together, warnings, errors)
