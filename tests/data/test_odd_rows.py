@@ -54,12 +54,12 @@ ODD = (
 )
 
 
-def places(value, path=()):
+def key_paths(value, path=()):
     """The keys that lead to each value in `value`, itself too."""
     yield path
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in inner:
-        yield from places(child, (*path, key))
+        yield from key_paths(child, (*path, key))
 
 
 def changed(value, path, new):
@@ -77,10 +77,10 @@ def odd_row(rng):
     )
     verdict = json.loads(made["messages"][1]["content"])
     if rng.random() < 0.5:
-        verdict = changed(verdict, rng.choice(list(places(verdict))), rng.choice(ODD))
+        verdict = changed(verdict, rng.choice(list(key_paths(verdict))), rng.choice(ODD))
         made["messages"][1]["content"] = json.dumps(verdict)
     if rng.random() < 0.7:
-        made = changed(made, rng.choice(list(places(made))), rng.choice(ODD))
+        made = changed(made, rng.choice(list(key_paths(made))), rng.choice(ODD))
     return made
 
 

@@ -120,18 +120,18 @@ def test_a_packed_tar_is_unpacked_once(tmp_path):
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_an_archive_that_is_cut_off_anywhere_is_an_error(tmp_path, pack):
     content = tar_bytes(format=tarfile.GNU_FORMAT)
-    whole = pack(content)
+    packed = pack(content)
     end = len(content.rstrip(b"\0")) // 512 * 512 + 3 * 512  # of the last image's block and the two blocks of zeros
-    cuts = [*range(0, end if pack is bytes else len(whole), 89), end - 1 if pack is bytes else len(whole) - 1]
+    cuts = [*range(0, end if pack is bytes else len(packed), 89), end - 1 if pack is bytes else len(packed) - 1]
     for cut in cuts:
         folder = tmp_path / str(cut)
         folder.mkdir()
-        (folder / "images.tar").write_bytes(whole[:cut])
+        (folder / "images.tar").write_bytes(packed[:cut])
         with pytest.raises(UserError, match=r"images\.tar.* (no complete tar|cannot be unpacked).*download") as caught:
             index(folder, "images.tar")
         assert "\n" not in str(caught.value)
     if pack is bytes:
-        (tmp_path / "images.tar").write_bytes(whole[:end])
+        (tmp_path / "images.tar").write_bytes(packed[:end])
         assert_whole(index(tmp_path, "images.tar"))
 
 

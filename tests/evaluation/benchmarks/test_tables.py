@@ -66,13 +66,13 @@ def test_json_lines_with_a_byte_order_mark_are_read(tmp_path):
 
 def test_a_copy_without_a_split_or_a_shard_is_an_error(drawn, tmp_path):
     """Its figures would be those of a part of the benchmark, at full coverage."""
-    whole = read_samples("merbench", str(drawn / "merbench"))
+    complete = read_samples("merbench", str(drawn / "merbench"))
     shutil.copytree(drawn / "merbench", tmp_path / "copy")
     (tmp_path / "copy" / "data" / "4pair-00000-of-00001.parquet").unlink()
     with pytest.raises(UserError, match="copy: no file of 4pair in it: download it too"):
         read_samples("merbench", str(tmp_path / "copy"))
     (file,) = (tmp_path / "copy" / "data").glob("2pair*")
-    assert {sample.id for sample in read_samples("merbench", str(file))} < {sample.id for sample in whole}
+    assert {sample.id for sample in read_samples("merbench", str(file))} < {sample.id for sample in complete}
     shutil.copytree(drawn / "mmrb2", tmp_path / "mmrb2")
     file = tmp_path / "mmrb2" / "edit" / "test-00000-of-00001.parquet"
     file.rename(file.with_name("test-00000-of-00002.parquet"))
