@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from evaluation.benchmarks.samples import read_samples
+from tests.data.conftest import data_recipe, prepared
 from tests.public_shapes.__main__ import write_raw
+from tests.public_shapes.benchmarks import SEED, write_editreward_bench
 from tests.public_shapes.conftest import ROWS
-from tests.public_shapes.draw import SMALL
+from tests.public_shapes.draw import SMALL, draw_edits
+from tests.public_shapes.training import write_spatialreward_train
 
 SAMPLES = ROWS // 6
 
@@ -81,3 +84,25 @@ def test_a_seed_gives_the_same_files(tmp_path):
     one, other = contents(tmp_path / "one"), contents(tmp_path / "other")
     assert one.keys() == other.keys()
     assert [name for name in one if one[name] != other[name]] == []
+
+
+def test_rows_with_images_of_the_arrow_benchmark_are_left_out_and_others_kept(tmp_path):
+    write_editreward_bench(tmp_path / "bench", 12, size=SMALL)
+    write_spatialreward_train(
+        tmp_path / "train", 40, seed=SEED + 10, size=SMALL
+    )  # the benchmark's groups, and later ones
+    known = {
+        image
+        for sample in read_samples("editreward-bench", str(tmp_path / "bench"))
+        for image in [*sample.sources(), *(edit.image() for edit in sample.candidates)]
+    }
+    sft = {"name": "sft", "layout": "spatialreward", "path": str(tmp_path / "train" / "sft" / "data.jsonl")}
+    sft |= {"images": str(tmp_path / "train" / "sft" / "images_part_"), "splits": {"train": 1}}
+    _, report = prepared(data_recipe(tmp_path, [sft], prompt_from="sft", benchmarks=[str(tmp_path / "bench")]))
+    edits = list(draw_edits(SEED + 10, 0, 40, SMALL))
+    exact = sum((group.source in known) + (edit.jpeg in known) for group, edit in edits)
+    assert report["sources"]["sft"]["dropped"] == {"benchmark_overlap": sum(report["benchmark_overlap"].values())}
+    # An `sc` row is known by its source or its edit, a `pq` row by its edit; unknown edits of a known source look like it.
+    assert report["benchmark_overlap"]["exact"] >= exact > 20
+    strangers = [group for group, _ in edits if group.source not in known]
+    assert len(strangers) > 10 and report["sources"]["sft"]["kept"] >= 2 * len(strangers)
