@@ -37,7 +37,9 @@ def build_spec(recipe: DataRecipe, templates: Templates) -> Spec:
         if (recipe.prompt_from, task) in templates
     }
     if not prompts:
-        raise UserError(f"prompt_from: the rows of {recipe.prompt_from!r} have no prompt in common")
+        raise UserError(
+            f"prompt_from: the rows of {recipe.prompt_from!r} have no prompt in common: `make check-source` has more"
+        )
     return spec.model_copy(update={"prompts": {**spec.prompts, **prompts}})
 
 
@@ -54,11 +56,11 @@ def run(recipe: DataRecipe, folder: Path) -> dict[str, Any]:
 
     sources = open_sources(recipe)
     templates = find_templates(recipe.sources)
-    spec = build_spec(recipe, templates)
-    context = Context(recipe, spec, features().arrow_schema, None, templates)
+    context = Context(recipe, recipe.spec(), features().arrow_schema, None, templates)
     check_first_rows(recipe.sources, Preparer(context), recipe.prompt_from)
+    spec = build_spec(recipe, templates)
     benchmark = read_benchmarks(recipe.benchmarks, recipe.pixels, recipe.hash_distance)
-    records, boxes = build(replace(context, benchmark=benchmark), sources, folder)
+    records, boxes = build(replace(context, spec=spec, benchmark=benchmark), sources, folder)
     report = make_report(recipe, sources, records, templates, spec, boxes)
     check_prompts(report)
     save_spec(spec, folder)

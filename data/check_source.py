@@ -5,11 +5,17 @@ python -m data --config recipes/spatialreward-8b/data.yaml --check_source spatia
 
 from __future__ import annotations
 
+import lzma
+import os
 import re
+import tarfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from rich.console import Console
@@ -17,13 +23,14 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
+from data.cleaning.box_format import UNKNOWN
 from data.cleaning.fixer import KINDS, RowError
 from data.cleaning.prepare import Context, Preparer, open_image
 from data.first_rows import ROWS, FirstRows, read_first_rows
 from data.readers import READERS
 from data.readers.columns import streamed
 from data.readers.json_rows import read_json
-from data.readers.parts import COMPRESSED, find_parts, first_name
+from data.readers.parts import Joined, find_parts, first_name
 from data.readers.raw import ImageSource, Raw
 from data.recipe import DataRecipe, Source
 from data.report import LOW_SCORES, likely_range
@@ -31,9 +38,10 @@ from data.rows import features
 from data.sources import find_templates
 from data.templates import NEEDED
 from spatial_edit_reward import TASKS
-from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.errors import UserError, one_line
 
 DECODED = 20  # rows whose images are decoded
+SAMPLE = 2**28  # bytes of an archive that are read
 MOST = 0.05  # share of rows that may be wrong in one way: such rows are dropped and counted
 SECONDS = 30  # for the search for rows that answer those without an answer
 
@@ -63,16 +71,58 @@ class Line(NamedTuple):
     change: str = ""
 
 
-def packed_parts(source: Source) -> tuple[Path, ...]:
-    """The parts of a compressed archive that nobody has unpacked yet, which takes hours; () for another source."""
+class Archive(NamedTuple):
+    """What was read of a source's tar parts: their first image's name, and whether they end within SAMPLE bytes."""
+
+    first_name: str
+    complete: bool
+
+
+def unopened(source: Source) -> tuple[Source, tuple[Path, ...]]:
+    """(`source` with plain paths for images, so that rows are read without the archive; its tar parts, () without any)."""
     if source.images is None or source.images.is_dir():
-        return ()
+        return source, ()
     parts = find_parts(source.images)
-    if not parts or any((parts[0].parent / "unpacked").glob(f"{parts[0].name}-*.tar")):
-        return ()
-    with parts[0].open("rb") as opened:
-        start = opened.read(8)
-    return parts if any(start.startswith(magic) for magic in COMPRESSED) else ()
+    return (source.model_copy(update={"images": source.images.parent}) if parts else source), parts
+
+
+def extract(parts: Sequence[Path], names: Set[str], folder: Path) -> Archive:
+    """Writes the images `names` that lie in the first SAMPLE bytes of the archive into `folder`: all of it would take hours."""
+    joined = Joined(parts)
+    try:
+        with tarfile.open(fileobj=joined, mode="r|*") as archive:  # type: ignore[call-overload]  # a part of a file's methods
+            for member in archive:
+                name = member.name.removeprefix("./")
+                content = archive.extractfile(member) if name in names and member.isreg() else None
+                if content:
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / name).write_bytes(content.read())
+                if joined.tell() > SAMPLE:
+                    return Archive(first_name(tuple(parts)), complete=False)
+    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
+        raise UserError(f"{parts[0]} and the parts after it: {one_line(error)}") from None
+    return Archive(first_name(tuple(parts)), complete=True)
+
+
+@contextmanager
+def with_first_images(source: Source, raws: Iterable[Raw] | None = None) -> Iterator[tuple[Source, Archive | None]]:
+    """`source` with its images in a folder: of tar parts those of `raws` (or its first rows) that `extract` reads."""
+    read, parts = unopened(source)
+    if not parts:
+        yield source, None
+        return
+    if raws is None:
+        raws = islice(READERS[source.layout].rows(read), ROWS)
+    names = {name for raw in raws for name in paths_in(raw, read)}
+    with TemporaryDirectory() as folder:
+        archive = extract(parts, names, Path(folder))
+        yield source.model_copy(update={"images": Path(folder)}), archive
+
+
+def paths_in(raw: Raw, source: Source) -> list[str]:
+    """The paths of a row's images in its source's folder."""
+    root = os.path.abspath(source.images or Path(source.path).parent)
+    return [os.path.relpath(image, root) for image in raw.images if isinstance(image, Path)]
 
 
 def first_keys(source: Source) -> str:
@@ -95,27 +145,28 @@ def error_line(name: str, first: FirstRows, seen: str = "", change: str | None =
     return Line(name, holds, seen or f"in {first.rows} of {first.rows} rows", "" if holds else change or advice)
 
 
-def image_lines(source: Source, first: FirstRows, parts: tuple[Path, ...]) -> Iterator[Line]:
-    """Whether images are where the rows say, and can be read; of a packed archive only how its names look."""
+def image_lines(source: Source, first: FirstRows, archive: Archive | None) -> Iterator[Line]:
+    """Whether images are where the rows say, and can be read; of a long archive its first images, and how its names look."""
     counts = [f"{first.images[number]} rows name {number}" for number in sorted(first.images)]
     yield error_line("images of a row", first, ", ".join(counts))
-    raws = list(islice(READERS[source.layout].rows(source), DECODED))
-    if parts:
-        folder = source.images.absolute() if source.images else Path()
-        names = [str(image.relative_to(folder)) for raw in raws for image in raw.images if isinstance(image, Path)]
-        held = first_name(parts)
-        alike = {re.sub(r"\d+", "0", name) for name in names} & {re.sub(r"\d+", "0", held)}
-        seen = (
-            f"rows name {names[0] if names else 'no image'}; the archive begins with {held} (it is packed: not read on)"
+    raws = list(islice(READERS[source.layout].rows(source), ROWS))
+    if archive and not archive.complete:
+        names = [name for raw in raws for name in paths_in(raw, source)]
+        alike = re.sub(r"\d+", "0", archive.first_name) in {re.sub(r"\d+", "0", name) for name in names}
+        seen = f"rows name e.g. {names[0] if names else 'none'}, the archive begins with {archive.first_name}; "
+        seen += f"{first.rows - first.missing} of {first.rows} rows have theirs in its first {SAMPLE / 2**20:.0f} MB"
+        yield Line("images are there", alike or first.missing < first.rows, seen, "" if alike else "images")
+    else:
+        missing = (
+            f"{first.missing} rows name a file that is not there, e.g. {first.missing_example}" if first.missing else ""
         )
-        yield Line("images are there", bool(alike), seen, "" if alike else "images")
-        return
-    missing = (
-        f"{first.missing} rows name a file that is not there, e.g. {first.missing_example}" if first.missing else ""
-    )
-    yield error_line("images are there", first, missing, holds=first.missing <= MOST * first.rows)
-    errors = [error for raw in raws for image in raw.images if (error := image_error(image))]
-    readable = f"{sum(len(raw.images) for raw in raws) - len(errors)} images of the first {len(raws)} rows read"
+        missing += f"; the archive holds e.g. {archive.first_name}" if missing and archive else ""
+        yield error_line("images are there", first, missing, holds=first.missing <= MOST * first.rows)
+    there = [raw for raw in raws if all(not isinstance(image, Path) or image.is_file() for image in raw.images)][
+        :DECODED
+    ]
+    errors = [error for raw in there for image in raw.images if (error := image_error(image))]
+    readable = f"{sum(len(raw.images) for raw in there) - len(errors)} images of {len(there)} rows read"
     yield Line("images can be read", not errors, "; ".join([readable, *errors[:1]]), "images" if errors else "")
 
 
@@ -150,47 +201,54 @@ def answer_line(source: Source, recipe: DataRecipe, first: FirstRows) -> Line:
     for instruction, raw in first.answerless:
         if instruction and len(raw.images) == 2:
             wanted.setdefault(" ".join(instruction.split()), []).append(raw)
-    same = 0
+    answered = False
     for other in recipe.sources:
-        if other is source or not getattr(READERS[other.layout], "HAS_PROMPTS", True):
+        if other.name == source.name or not getattr(READERS[other.layout], "HAS_PROMPTS", True):
             continue
         try:
-            if packed_parts(other):
-                continue
-            searched, matched, compared, same_images = search_answers(wanted, other)
+            searched, pairs = search_answers(wanted, other)
+            compared, same_images = compare_images(pairs, other)
         except UserError:  # it is in that source's own table
             continue
-        same += same_images
+        answered |= same_images > 0 or (bool(pairs) and not compared)
+        matched = len({id(answerless) for answerless, _ in pairs})
         seen += f"; {matched} others have the instruction of one of {searched} rows of {other.name}"
-        seen += f", and {same_images} of {compared} pairs of such rows the same images" if compared else ""
-    return Line("answers", same > 0, seen, "" if same else "sources: one with the same edits and answers")
+        seen += f", {same_images} of {compared} compared have its images" if compared else ""
+    return Line("answers", answered, seen, "" if answered else "sources: one with the same edits and answers")
 
 
-def search_answers(wanted: Mapping[str, Sequence[Raw]], other: Source) -> tuple[int, int, int, int]:
-    """How many rows of `other` were searched, for rows that answer those of `wanted` (instruction -> rows).
+def search_answers(wanted: Mapping[str, Sequence[Raw]], other: Source) -> tuple[int, list[tuple[Raw, Raw]]]:
+    """(how many rows of `other` were searched, pairs of a row of `wanted`, by instruction, and one that may answer it).
 
-    Then how many they have the instruction of, how many pairs of such rows were compared, and how many have the same images.
     Stops after SECONDS. Raises UserError where `other` cannot be read.
     """
+    other, _ = unopened(other)
     template = find_templates([other], ROWS).get((other.name, "sc"))
     stop = time.monotonic() + SECONDS
-    searched, compared, same, matched = 0, 0, 0, set()
+    searched, pairs = 0, []
     for raw in tqdm(READERS[other.layout].rows(other), desc=f"answers in {other.name}", unit="row", delay=2):
         if time.monotonic() > stop:
             break
         searched += 1
-        if raw.error or not raw.verdict or len(raw.images) != 2:
-            continue
-        instruction = raw.instruction or (raw.prompt and template and template.instruction(raw.prompt)) or ""
-        words = " ".join(instruction.split())
-        matched |= {words} & wanted.keys()
-        for answerless in wanted.get(words, ()) if compared < DECODED else ():
-            compared += 1
-            same += same_pixels(answerless.images, raw.images)
-    return searched, sum(len(wanted[words]) for words in matched), compared, same
+        if not raw.error and raw.verdict and len(raw.images) == 2:
+            instruction = raw.instruction or (raw.prompt and template and template.instruction(raw.prompt)) or ""
+            pairs += [(answerless, raw) for answerless in wanted.get(" ".join(instruction.split()), ())]
+    return searched, pairs
 
 
-def same_pixels(some: tuple[ImageSource, ...], others: tuple[ImageSource, ...]) -> bool:
+def compare_images(pairs: Sequence[tuple[Raw, Raw]], other: Source) -> tuple[int, int]:
+    """(answerless rows of `pairs` whose images could be compared, DECODED at most; how many have those of a row of `other`)."""
+    read, _ = unopened(other)
+    compared: dict[int, bool] = {}
+    with with_first_images(other, [raw for _, raw in pairs]) as (opened, _):
+        for answerless, raw in pairs:
+            images = [Path(opened.images or "", name) for name in paths_in(raw, read)] or raw.images
+            if len(compared) < DECODED and all(map(os.path.isfile, [*answerless.images, *images])):
+                compared[id(answerless)] = compared.get(id(answerless), False) or same_pixels(answerless.images, images)
+    return len(compared), sum(compared.values())
+
+
+def same_pixels(some: Sequence[ImageSource], others: Sequence[ImageSource]) -> bool:
     """Whether the images of two rows have the same pixels."""
     try:
         return all(open_image(one)[0] == open_image(other)[0] for one, other in zip(some, others, strict=True))
@@ -221,13 +279,19 @@ def verdict_lines(source: Source, first: FirstRows) -> Iterator[Line]:
 
 def check_lines(source: Source, recipe: DataRecipe) -> list[Line]:
     """Every assumption about `source`, tried on its first rows. Raises UserError where it cannot be read at all."""
-    parts = packed_parts(source)
-    read = source.model_copy(update={"images": parts[0].parent}) if parts else source
-    context = Context(recipe, recipe.spec(), features().arrow_schema, None, find_templates([read], ROWS))
-    preparer = Preparer(context)
-    first = read_first_rows(read, preparer)
-    if parts:  # rows whose boxes need an image that is still packed
-        first.errors["image_missing"] = first.missing = 0
+    with with_first_images(source) as (read, archive):
+        preparer = Preparer(Context(recipe, recipe.spec(), features().arrow_schema, None, find_templates([read], ROWS)))
+        size_of = preparer.image_size
+        if archive and not archive.complete:  # the others are in the archive, further on
+            preparer.image_size = lambda image: size_of(image) if os.path.isfile(str(image)) else UNKNOWN
+        first = read_first_rows(read, preparer)
+        return lines_of(read, recipe, first, preparer, archive)
+
+
+def lines_of(
+    source: Source, recipe: DataRecipe, first: FirstRows, preparer: Preparer, archive: Archive | None
+) -> list[Line]:
+    """The lines of the table of `source`."""
     if not first.rows:
         return [Line("rows are JSON", False, "no row was read", "path")]
     usable_for_sft = getattr(READERS[source.layout], "USABLE_FOR_SFT", True)
@@ -235,7 +299,7 @@ def check_lines(source: Source, recipe: DataRecipe) -> list[Line]:
     return [
         error_line("rows are JSON", first, f"{first.rows} rows read"),
         error_line("keys", first, first_keys(source)),
-        *image_lines(read, first, parts),
+        *image_lines(source, first, archive),
         *prompt_lines(source, recipe, first, preparer),
         answer_line(source, recipe, first),
         *verdict_lines(source, first),

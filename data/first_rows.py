@@ -97,6 +97,11 @@ def check_first_rows(sources: Iterable[Source], preparer: Preparer, prompt_from:
     for source in sources:
         first = read_first_rows(source, preparer)
         check_boxes(source.name, first.boxes)
+        recovered = any((source.name, task) in preparer.context.templates for task in TASKS)
+        if source.name == prompt_from and not recovered and first.errors:
+            kind, count = first.errors.most_common(1)[0]
+            example = f"{count} of the first {first.rows} rows are {kind}, e.g. {first.examples[kind]}"
+            raise UserError(f"prompt_from: {source.name!r} has no prompt in common: {example}")
         for task in TASKS if source.name == prompt_from else ():
             if first.prompts[task] and first.explained[task] < (1 - 10 * (1 - NEEDED)) * first.prompts[task]:
                 raise UserError(

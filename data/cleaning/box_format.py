@@ -27,6 +27,7 @@ DEFAULT: BoxFormat = "xyxy_1000"
 PIXELS: tuple[BoxFormat, ...] = ("xyxy_pixel", "xywh_pixel")
 SCALES: tuple[BoxFormat, ...] = ("xyxy_1", "xyxy_1000", "xyxy_pixel")
 Size = tuple[int, int]
+UNKNOWN: Size = (10**6, 10**6)  # of an image that is not there yet: no box reaches its end
 
 ENOUGH = 20  # boxes of a source, for an error and not only a note
 MOST_WRONG = 0.05  # share of boxes that are none in the declared format, where another one fits
@@ -105,7 +106,8 @@ class BoxCounts:
         """Counts one box of an image of `size` (width, height) pixels."""
         fit = [name for name in BOX_FORMATS if fits(box, name, size)]
         if self.example is None or (self.wrong == 0 and self.declared not in fit):
-            self.example = f"{location}: {list(box)} in an image of {size[0]} x {size[1]} pixels"
+            where = "" if size == UNKNOWN else f" in an image of {size[0]} x {size[1]} pixels"
+            self.example = f"{location}: {list(box)}{where}"
         x1, y1, x2, y2 = to_thousandths(box, self.declared, size)
         self.counts.update(["boxes", *fit])
         self.counts["swapped"] += x2 < x1 or y2 < y1

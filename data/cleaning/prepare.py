@@ -165,7 +165,7 @@ class Preparer:
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json")) if folder else None
         # A group's rows follow one another and share images.
         self.load_image = lru_cache(maxsize=16)(self._load_image)
-        self.image_size = lru_cache(maxsize=16)(self._image_size)
+        self.image_size: Callable[[ImageSource], Size] = lru_cache(maxsize=16)(self._image_size)
         self.box_formats = {source.name: source.box_format for source in self.recipe.sources}
         self.box_counts: dict[str, BoxCounts] = {}
 

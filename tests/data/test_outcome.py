@@ -131,6 +131,16 @@ def test_a_source_that_loses_half_of_its_rows_or_a_whole_task_ends_the_stage(fol
     assert done.returncode == 0 and report["sources"]["sft"]["kept"] == 24
 
 
+def test_rows_that_cannot_be_read_are_blamed_not_their_prompts(folder, tmp_path):
+    other_key = [
+        {("picture_paths" if key == "images" else key): value for key, value in answered(n).items()} for n in range(5)
+    ]
+    sources = [source(write_lines(tmp_path / "sft.jsonl", other_key), folder, splits={"train": 1})]
+    done, _ = prepared(data_recipe(tmp_path, sources, prompt_from="sft"))
+    assert done.returncode == 1
+    assert "5 of the first 5 rows are no_images, e.g. " in last_line(done) and "sft.jsonl, line 1" in last_line(done)
+
+
 def test_rows_that_nothing_answers_end_the_stage(folder, tmp_path):
     sources = [
         source(write_lines(tmp_path / "rl.jsonl", [answerless(9), answerless(10)]), folder, "rl", splits={"rl": 1}),
