@@ -53,12 +53,13 @@ def main() -> None:
         raise UserError(f"{arguments.recipe}: no such recipe")
 
     from tools.plan.report import load_setting, plan_stage  # seconds to import
+    from tools.plan.sampling import describe_sampling
     from tools.plan.stage import load_stage, parse_overrides, stage_files
 
     overrides = parse_overrides(rest)
     folder = arguments.recipe if arguments.recipe.is_dir() else arguments.recipe.parent
     files = stage_files(folder) if arguments.recipe.is_dir() else [arguments.recipe]
-    failed = False
+    failed, sampling = False, []
     for file in files:
         stage = load_stage(file, overrides)
         setting = load_setting(stage, folder, arguments.gpu, arguments.gpus, arguments.engine)
@@ -74,6 +75,12 @@ def main() -> None:
                 f"[{'red' if problem.level == 'error' else 'yellow'}]{problem.level}:[/] {escape(problem.text)}"
             )
         failed |= any(problem.level == "error" for problem in planned.problems)
+        if arguments.recipe.is_dir() and file == files[0]:
+            sampling = describe_sampling(setting, folder)
+    if sampling:
+        CONSOLE.print(f"[bold]== {folder}: mining and evaluation[/bold]")
+    for line in sampling:
+        CONSOLE.print(escape(line))
     if failed:
         sys.exit(1)
 

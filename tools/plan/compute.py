@@ -41,7 +41,7 @@ class Workload:
     patches: int
 
 
-def mean_workload(rows: Rows, count: int) -> Workload:
+def mean_workload(rows: Rows, count: float) -> Workload:
     """`count` mean rows with their answers."""
     return Workload(count, round(rows.tokens), count * rows.answer, count * rows.images, rows.patches)
 
@@ -175,12 +175,26 @@ def grpo_step(
     flops = learn + score + total.forward
     if not speed:
         return StepTime(flops, {})
+    batch = options["per_device_train_batch_size"] * options["steps_per_generation"]
+    sampling = sampling_seconds(model, options, rows, load.sequences / gpus, batch, card, speed)
+    return StepTime(flops, {"sampling": sampling, "scoring": score / gpus / speed, "training": learn / gpus / speed})
+
+
+def sampling_seconds(
+    model: torch.nn.Module,
+    options: Mapping[str, Any],
+    rows: Rows,
+    completions: float,
+    batch: int,
+    card: Card,
+    speed: float,
+) -> float:
+    """Seconds in which one GPU writes `completions` of mean rows, `batch` at a time, by vLLM or not (`use_vllm`)."""
+    load = mean_workload(rows, completions)
     prompts = replace(load, tokens=load.tokens - round(rows.answer), scored=load.sequences)
     read = add(operations_by_part(model, prompts, False).values()).forward
-    batch = options["per_device_train_batch_size"] * options["steps_per_generation"]
     bytes_read = sum(weight_bytes(model, options)) + cache_bytes(model, round(batch * load.tokens))
     a_token = max(bytes_read / (BANDWIDTH_SHARE * card.bandwidth), 0 if options["use_vllm"] else LAUNCH_SECONDS)
     # Without vLLM a batch runs until its longest completion has ended.
     until = TAIL * rows.answer if options["use_vllm"] else rows.longest_answer
-    sampling = load.sequences / gpus / batch * until * a_token + read / gpus / speed
-    return StepTime(flops, {"sampling": sampling, "scoring": score / gpus / speed, "training": learn / gpus / speed})
+    return completions / batch * until * a_token + read / speed

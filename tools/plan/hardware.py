@@ -71,7 +71,7 @@ class PlanRecipe(BaseModel):
     gpus: Annotated[int, Field(gt=0)]
     engine: str
     stages: dict[str, StagePlan] = {}
-    rows: dict[Literal["train", "rl"], Annotated[int, Field(gt=0)]]
+    rows: dict[Literal["train", "rl", "heldout"], Annotated[int, Field(gt=0)]]
     answer_tokens: Annotated[int, Field(gt=0, description="mean of a verdict, where there are no rows to measure")]
     utilization: Annotated[float, Field(gt=0, le=1, description="share of the card's stated speed that is reached")] = (
         0.4

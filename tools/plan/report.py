@@ -18,7 +18,8 @@ from tools.plan.compute import StepTime, grpo_step, mean_workload, sft_step
 from tools.plan.hardware import GIB, Card, Engine, PlanRecipe, StagePlan, find_card, load_engine
 from tools.plan.memory import CONTEXT, cache_bytes, rollout_bytes, training_bytes
 from tools.plan.model import find_config, load_model_config, meta_model, parameters_by_part, without_adapter
-from tools.plan.rows import Rows, load_or_build_spec
+from tools.plan.node import describe_node
+from tools.plan.rows import Rows, load_or_build_spec, mean_answer
 from tools.plan.stage import SPLIT, Stage, load_or_assume_rows, load_stage, memory_batch, per_step, step_count
 
 
@@ -35,6 +36,7 @@ class Setting:
     spec: Spec
     rows: Rows
     merged: str  # the folder of weights that this recipe's stage 1 makes
+    base: str  # what it starts from
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def load_setting(stage: Stage, folder: Path, gpu: str | None, gpus: int | None, 
     spec = load_or_build_spec(Path(stage.options["data_dir"]), folder)
     patch = without_adapter(model).config.vision_config.patch_size
     expected = assumed.rows[SPLIT[stage.kind]]
+    answer = mean_answer(Path(stage_1.options["data_dir"]) / "train.parquet", spec, base) or assumed.answer_tokens
     return Setting(
         stage,
         assumed,
@@ -69,8 +72,9 @@ def load_setting(stage: Stage, folder: Path, gpu: str | None, gpus: int | None, 
         load_engine(engine or of_stage.engine or assumed.engine),
         model,
         spec,
-        load_or_assume_rows(stage, spec, expected, assumed.answer_tokens, patch, base),
+        load_or_assume_rows(stage, spec, expected, answer, patch, base),
         f"{stage_1.options['output_dir']}/merged",
+        base,
     )
 
 
@@ -107,6 +111,7 @@ def plan_stage(setting: Setting, environment: Mapping[str, str]) -> Planned:
         plan_sampling(setting, planned)
         time = grpo_step(setting.model, stage.options, rows, load, setting.gpus, card, speed)
     planned.lines.extend(describe_time(setting, time))
+    planned.lines.extend(describe_node(setting))
     return planned
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 
 import PIL.Image
@@ -55,10 +58,23 @@ def load_or_build_spec(data_dir: Path, recipe: Path) -> Spec:
     return Spec(pixels=made.pixels, max_new_tokens=made.max_new_tokens)
 
 
-def from_spec(spec: Spec, count: int, answer: int, patch: int) -> Rows:
+def text_length(base: str) -> Callable[[str, float], float]:
+    """(text, characters for one token) -> tokens: counted where the base's tokenizer is on this machine, else assumed."""
+    file = Path(base) / "tokenizer.json"
+    known = None
+    if file.exists():
+        known = Tokenizer.from_file(str(file))
+    elif "Qwen3-VL" in base and find_spec("dashscope"):
+        from pipeline.qwen import qwen_tokenizer
+
+        known = qwen_tokenizer().backend_tokenizer
+    return lambda text, characters: len(known.encode(text).ids) if known else len(text) / characters
+
+
+def from_spec(spec: Spec, count: int, answer: float, patch: int, base: str = "") -> Rows:
     """Rows with images at the pixel limit, half of them `sc` and half `pq`, and answers of `answer` tokens."""
-    tokens = spec.pixels.max // spec.pixels.multiple**2
-    prompts = [len(spec.prompt(task, INSTRUCTION)) / TEXT + TURN for task in ("sc", "pq")]
+    tokens, length = spec.pixels.max // spec.pixels.multiple**2, text_length(base)
+    prompts = [length(spec.prompt(task, INSTRUCTION), TEXT) + TURN for task in ("sc", "pq")]
     images = statistics.mean(IMAGES_OF_TASK.values())
     around = [AROUND_IMAGE * IMAGES_OF_TASK[task] for task in ("sc", "pq")]
     longest = max(IMAGES_OF_TASK.values()) * (tokens + AROUND_IMAGE) + max(prompts)
@@ -70,7 +86,7 @@ def from_spec(spec: Spec, count: int, answer: int, patch: int) -> Rows:
         statistics.mean(prompts) + statistics.mean(around),
         answer,
         round(longest),
-        min(2 * answer, spec.max_new_tokens),
+        min(round(2 * answer), spec.max_new_tokens),
         measured=False,
     )
 
@@ -95,12 +111,7 @@ def from_file(file: Path, spec: Spec, patch: int, base: str) -> Rows:
     count = check_columns(file)
     rows = StoredRows(file, features().arrow_schema)
     sample = range(0, count, max(1, count // SAMPLE))
-    tokenizer = Path(base) / "tokenizer.json"
-    known = Tokenizer.from_file(str(tokenizer)) if tokenizer.exists() else None
-
-    def length(text: str, characters: float) -> float:
-        return len(known.encode(text).ids) if known else len(text) / characters
-
+    length = text_length(base)
     prompts, answers, images, patches, longest = [], [], [], [], 0.0
     for row in map(rows.encoded, sample):
         areas = [area(image["bytes"], patch) for image in row["images"]]
@@ -121,6 +132,16 @@ def from_file(file: Path, spec: Spec, patch: int, base: str) -> Rows:
         round(max(answers or [spec.max_new_tokens])),
         measured=True,
     )
+
+
+def mean_answer(file: Path, spec: Spec, base: str) -> float | None:
+    """Mean tokens of the verdicts in `file`, SAMPLE of them; None where there is no file, or no verdict in it."""
+    if not file.exists():
+        return None
+    rows, length = StoredRows(file, features().arrow_schema), text_length(base)
+    texts = (answer_of(row) for row in islice(rows.texts(), SAMPLE) if row["reference"]["reasoning"] is not None)
+    lengths = [length(text, JSON) for text in texts]
+    return statistics.mean(lengths) if lengths else None
 
 
 def answer_of(row: dict) -> str:

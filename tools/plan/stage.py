@@ -85,10 +85,10 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     return {name[2:]: yaml.safe_load(value) for name, value in zip(names, values, strict=True)}
 
 
-def load_or_assume_rows(stage: Stage, spec: Spec, expected: int, answer: int, patch: int, base: str) -> Rows:
+def load_or_assume_rows(stage: Stage, spec: Spec, expected: int, answer: float, patch: int, base: str) -> Rows:
     """The stage's rows: measured where the file is there, else `expected` rows as long as the spec allows."""
     file = Path(stage.options["data_dir"]) / f"{SPLIT[stage.kind]}.parquet"
-    return from_file(file, spec, patch, base) if file.exists() else from_spec(spec, expected, answer, patch)
+    return from_file(file, spec, patch, base) if file.exists() else from_spec(spec, expected, answer, patch, base)
 
 
 def memory_batch(stage: Stage, rows: Rows, spec: Spec) -> Batch:
