@@ -179,8 +179,8 @@ def mine(config: MineConfig, overwrite: bool) -> None:
             rows = load_rows(rows_file, spec)
             if not len(rows):
                 raise UserError(f"{rows_file}: no rows, so there is nothing to sample")
-            rows = choose_candidates(rows, config.max_candidates, config.seed)
             require_applicable(selected.rewards, rows.texts(), rows_file)
+            rows = choose_candidates(rows, config.max_candidates, config.seed)
             keys = on_main_process(lambda: row_keys(rows))  # it reads every image
             file = write_samples(config, model, weights, rows, keys, spec, output / "samples")
         destroy_process_group()
