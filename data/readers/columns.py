@@ -8,29 +8,35 @@ from typing import Any
 
 from data.cleaning.fixer import RowError
 from data.readers.chat import image_finder, read_images, read_task
+from data.readers.json_rows import read_json
+from data.readers.parts import check_shards
 from data.readers.raw import Raw, read_rows, text_at
 from data.recipe import Source
-from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.errors import UserError, one_line
 
 TAKES_COLUMNS = True
-LOADERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+LOADERS = {".parquet": "parquet", ".csv": "csv"}
 
 
-def streamed(source: Source) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def streamed(source: Source) -> Iterator[tuple[str, str, Any]]:
     """(location, number, row) of the dataset `source.path`: a Hub name, a folder or a data file; images stay bytes.
 
-    Raises UserError where it cannot be loaded.
+    Raises UserError where it cannot be loaded. JSON is read without `datasets`, which stops at a row unlike the others.
     """
     from datasets import load_dataset
 
+    if Path(source.path).suffix in (".json", ".jsonl"):
+        yield from read_json(Path(source.path))
+        return
     loader = LOADERS.get(Path(source.path).suffix)
     dataset = {"path": loader, "data_files": source.path} if loader else {"path": source.path}
+    check_shards(Path(source.path).rglob("*"))
     try:
         rows = load_dataset(**dataset, split=source.subset, streaming=True)
+        for number, row in enumerate(rows.decode(False)):
+            yield f"{source.path}, row {number + 1}", str(number), row
     except Exception as error:  # datasets raises many kinds
-        raise UserError(f"source {source.name!r}: {source.path}: {' '.join(str(error).split())[:200]}") from None
-    for number, row in enumerate(rows.decode(False)):
-        yield f"{source.path}, row {number + 1}", str(number), row
+        raise UserError(f"source {source.name!r}: {source.path}: {one_line(error)}") from None
 
 
 def renamed(row: Mapping[str, Any], columns: Mapping[str, str | list[str]]) -> dict[str, Any]:

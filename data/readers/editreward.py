@@ -29,6 +29,9 @@ def rows(source: Source) -> Iterator[Raw]:
 
     def four_rows() -> Iterator[tuple[str, str, Any]]:
         for location, number, row in streamed(source):
+            if isinstance(row, RowError):
+                yield location, number, row
+                continue
             for side in ("left", "right"):
                 for task, score in SCORES:
                     yield location, f"{number}-{side}-{task}", (number, row, task, side, f"{side}_{score}_score")

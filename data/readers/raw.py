@@ -80,7 +80,7 @@ def read_rows(contents: Iterable[tuple[str, str, Any]], read: Callable[[Any], Ra
             raw = read(content)
         except RowError as error:
             raw = Raw(error=error)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raw = Raw(error=RowError("not_a_row", f"{type(error).__name__}: {error}"))
         yield replace(raw, location=location, id=raw.id or row_id)
 

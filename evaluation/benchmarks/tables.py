@@ -69,7 +69,9 @@ def load_tables(
         by_split = {"all": files}
     missing = [split for split, part in by_split.items() if not part]
     if missing:
-        raise UserError(f"{path}: no file of {', '.join(missing)} in it: download it too, or name the one file to be read")
+        raise UserError(
+            f"{path}: no file of {', '.join(missing)} in it: download it too, or name the one file to be read"
+        )
     for part in by_split.values():
         check_shards(part)
     return [_read_files(path, part, columns) for part in by_split.values()]
@@ -127,7 +129,9 @@ def read_json_lines(file: Path) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file, blank lines skipped. Raises UserError naming the first line that holds none."""
     rows = []
     try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: JSON strings may hold other line ends
+        lines = file.read_text(encoding="utf-8-sig").split(
+            "\n"
+        )  # not splitlines: JSON strings may hold other line ends
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read: {error}") from None
     for number, line in enumerate(lines, 1):

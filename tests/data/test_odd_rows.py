@@ -90,11 +90,13 @@ def test_no_row_ends_the_stage(images, tmp_path):
     sources = []
     for layout, suffix in (("spatialreward", "jsonl"), ("sharegpt", "json")):
         file = tmp_path / f"rows.{suffix}"
-        write_lines(file, list(map(json.dumps, rows))) if suffix == "jsonl" else file.write_text(json.dumps(rows, indent=1))
+        write_lines(file, list(map(json.dumps, rows))) if suffix == "jsonl" else file.write_text(
+            json.dumps(rows, indent=1)
+        )
         sources.append(
             {"name": layout, "layout": layout, "path": str(file), "images": str(images), "splits": {"train": 1}}
         )
-    done, report = prepared(data_recipe(tmp_path, sources))
+    done, report = prepared(data_recipe(tmp_path, sources, max_dropped=1.0))
     assert done.returncode == 0, done.stderr[-2000:]
     for source in report["sources"].values():
         assert source["in"] == len(rows) == source["kept"] + sum(source["dropped"].values())

@@ -122,6 +122,44 @@ def test_a_dataset_that_is_not_there_is_named(tmp_path):
         read("datasets", tmp_path / "nowhere", columns={"images": "image"})
 
 
+def test_a_dataset_without_one_of_its_shards_is_named(tmp_path):
+    human_rows(tmp_path).rename(tmp_path / "train-00000-of-00002.parquet")
+    for layout, options in (("editreward", {}), ("datasets", {"columns": {"images": "source_img"}})):
+        with pytest.raises(UserError, match=r"train-00001-of-00002\.parquet is missing \(1 of 2 are there\)"):
+            read(layout, tmp_path, **options)
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_one_odd_row_of_a_json_dataset_leaves_the_others(tmp_path, suffix):
+    """`datasets` reads a table: it stops at a broken line, and at a row whose keys hold other things."""
+    good = {"image": "a.png", "score": 3}
+    rows = [good, {"image": 7, "score": "three"}, {"image": ["a.png", "b.png"], "more": {"a": 1}}, 17, None, good]
+    if suffix == "jsonl":
+        rows.insert(3, '{"image": "b.png')
+        file = write_lines(tmp_path / "rows.jsonl", rows)
+    else:
+        file = tmp_path / "rows.json"
+        file.write_text(json.dumps(rows))
+    raws = read("datasets", file, columns={"images": "image"})
+    assert len(raws) == len(rows) and [raw.error for raw in (raws[0], raws[2], raws[-1])] == [None] * 3
+    assert {raw.error.kind for raw in raws if raw.error} <= {"not_json", "not_a_row"}
+    assert [raw.error is None for raw in raws].count(True) == 3
+    fours = read("editreward", file)
+    assert all(raw.error is not None for raw in fours) and fours[-1].id == f"{len(rows) - 1}-right-pq"
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_a_damaged_file_of_a_dataset_is_one_line(tmp_path, suffix):
+    file = tmp_path / f"rows.{suffix}"
+    if suffix == "parquet":
+        content = human_rows(tmp_path).read_bytes()
+        file.write_bytes(content[:4] + b"\xff" * 2000 + content[2004:])
+    else:
+        file.write_text('image,text\na.png,"it never ends\n' + "b.png,x\n" * 9)
+    with pytest.raises(UserError, match=rf"source 's': .*rows\.{suffix}"):
+        read("datasets", file, columns={"images": "source_img" if suffix == "parquet" else "image"})
+
+
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
