@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.fingerprint import hash_files, hash_model
-from pipeline.folders import require, require_finished, stage_output
+from pipeline.folders import require, require_finished, stage_lock, stage_output
 from spatial_edit_reward import load_spec
 from spatial_edit_reward.errors import UserError, one_line_errors
 from spatial_edit_reward.files import write_json
@@ -81,9 +81,9 @@ def run_push(folder: Path, repo: str, revision: str, private: bool, adapters: bo
     for stage in ("data", "sft", "grpo", "merge", "eval"):
         require_finished(folder / stage, stage)
     merged = folder / "merge"
-    run_verify(merged, *run.merged_from())
-    write_card(run, repo)
-    with tempfile.TemporaryDirectory() as temporary:
+    with stage_lock(merged), tempfile.TemporaryDirectory() as temporary:
+        run_verify(merged, *run.merged_from())
+        write_card(run, repo)
         source = Path(temporary) if adapters else merged
         names = gather_adapters(run, source, repo) if adapters else merged_files(merged)
         print_contents(source, names, repo, revision, private)

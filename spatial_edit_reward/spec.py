@@ -142,7 +142,7 @@ def load_spec(folder: Path) -> Spec:
     file = folder / FILE_NAME
     try:
         with file.open("rb") as opened:
-            return Spec.model_validate_json(opened.read(MAX_BYTES))
+            return Spec.model_validate_json(opened.read(MAX_BYTES), strict=True)
     except FileNotFoundError:
         raise SpecError(f"{folder}: no {FILE_NAME} in it, so its prompts and limits are unknown") from None
     except OSError as error:

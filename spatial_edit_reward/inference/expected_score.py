@@ -24,6 +24,7 @@ from spatial_edit_reward.inference.generation import Generated
 
 NUMBER = r"(-?[0-9][0-9.eE+-]*)"
 SCORE = re.compile(rf'"score"\s*:\s*\[\s*{NUMBER}\s*,\s*{NUMBER}\s*\]')
+MAX_BRANCHES = 1001  # whole numbers of a score range
 PREFIX = -1  # the parent of a tree's root: all that is cached
 Span = tuple[int, int]  # [start, end) among a completion's tokens
 
@@ -56,6 +57,11 @@ def digits_stand_alone(processor: ProcessorMixin) -> bool:
     """Whether the tokenizer writes each digit as a token of its own, as Qwen's do: numbers then begin and end with tokens."""
     tokens = processor.tokenizer.encode('"score": [10, 25]}', add_special_tokens=False)
     return set("1025") <= set(processor.batch_decode([[token] for token in tokens]))
+
+
+def whole_numbers(score_range: tuple[float, float]) -> range:
+    """The whole numbers of a score range, both ends included."""
+    return range(math.ceil(score_range[0]), math.floor(score_range[1]) + 1)
 
 
 def build_tree(trunk: Sequence[int], branches: list[list[int]]) -> Tree:
@@ -130,7 +136,7 @@ def expected_scores(
 
     The probabilities are the model's own, at temperature 1, whatever the completion was drawn with.
     """
-    integers = list(range(math.ceil(score_range[0]), math.floor(score_range[1]) + 1))
+    integers = whole_numbers(score_range)
     digits = [processor.tokenizer.encode(str(integer), add_special_tokens=False) for integer in integers]
     rows: list[tuple[int, list[int], Span, Span]] = []
     for row, (task, response) in enumerate(zip(tasks, batch.responses, strict=True)):
@@ -149,7 +155,7 @@ def expected_scores(
             cached[row] = first[0] - 1
         scores = branch_scores(model, batch, cached, trees)
         shares = torch.stack([scores[row] for row, *_ in rows]).double().softmax(-1).cpu()
-        average = shares @ torch.tensor(integers, dtype=torch.double)
+        average = shares @ torch.tensor([*integers], dtype=torch.double)
         return average.tolist(), shares.argmax(-1).tolist()
 
     # The last token before the first score is fed again: its logits are needed, and only keys and values are cached.

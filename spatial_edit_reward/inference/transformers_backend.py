@@ -11,7 +11,12 @@ import torch
 from spatial_edit_reward import Spec
 from spatial_edit_reward.chat import prompt_messages
 from spatial_edit_reward.errors import UserError
-from spatial_edit_reward.inference.expected_score import digits_stand_alone, expected_scores
+from spatial_edit_reward.inference.expected_score import (
+    MAX_BRANCHES,
+    digits_stand_alone,
+    expected_scores,
+    whole_numbers,
+)
 from spatial_edit_reward.inference.generation import generate_batch
 from spatial_edit_reward.inference.model import load_for_inference
 from spatial_edit_reward.inference.request import Backend, Request, Response, Sampling, batched
@@ -39,6 +44,8 @@ def open_transformers(
     model, processor = load_for_inference(name, spec, adapter)
     if expected_score and not digits_stand_alone(processor):
         raise UserError(f"{name}: expected scores need a tokenizer that writes every digit as a token of its own")
+    if expected_score and not 1 <= len(whole_numbers(spec.score_range)) <= MAX_BRANCHES:
+        raise UserError(f"{name}: expected scores need a score_range of 1 to {MAX_BRANCHES} whole numbers")
 
     def run(batch: Sequence[Request], enough: float) -> Iterator[tuple[Request, Response]]:
         if sampling is not None:  # by what is asked, so that it does not matter what came before

@@ -174,3 +174,14 @@ def test_push_refuses_what_does_not_verify(copy):
     shutil.copy(copy / "sft" / "adapter" / "adapter_model.safetensors", copy / "grpo" / "adapter")
     done = run_stage("export", "push", copy, "--repo", REPO, "--confirm")
     assert done.returncode == 1 and "error: " in done.stderr.splitlines()[-1] and "published" not in done.stdout
+
+
+def test_push_and_merge_do_not_work_on_one_folder_at_once(copy):
+    from export.__main__ import run_push
+    from pipeline.folders import stage_lock
+
+    with (
+        stage_lock(copy / "merge"),
+        pytest.raises(UserError, match=f"merge is being written by process {os.getpid()} on"),
+    ):
+        run_push(copy, REPO, "main", private=False, adapters=False, confirm=True)

@@ -76,6 +76,16 @@ def test_wrong_spec_names_file_and_field(tmp_path, change, message):
         load_spec(tmp_path)
 
 
+@pytest.mark.parametrize("value", ["true", '"320"', "3.2e2", "null", "[320]", "NaN", "1e999"])
+def test_a_value_of_another_type_is_refused(tmp_path, value):
+    save_spec(SPEC, tmp_path)
+    file = tmp_path / "verdict.json"
+    file.write_text(file.read_text().replace('"max_new_tokens": 320', f'"max_new_tokens": {value}'))
+    with pytest.raises(SpecError, match=r"verdict.json: (max_new_tokens|content): ") as error:
+        load_spec(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("bounds", ["[0, Infinity]", "[NaN, 25]", "[0, 1e999]"])
 def test_a_range_that_is_not_finite_is_refused(tmp_path, bounds):
     save_spec(SPEC, tmp_path)

@@ -4,6 +4,7 @@ import pytest
 
 from spatial_edit_reward import Spec, render
 from spatial_edit_reward.chat import prompt_messages
+from spatial_edit_reward.errors import UserError
 from spatial_edit_reward.images import fit
 from spatial_edit_reward.inference.backends import open_backend
 from spatial_edit_reward.inference.request import Request
@@ -171,3 +172,13 @@ def test_the_backend_reads_a_whole_verdict(rows, monkeypatch):
     with writing(model, processor, [render(rows[0]["task"], rows[0]["reference"])]):
         [(_, response)] = backend([request])
     assert not response.truncated and all(0 < score < 25 for score in response.expected)
+
+
+@pytest.mark.parametrize("score_range", [(-1e6, 1e6), (0.1, 0.9)])
+def test_a_range_of_too_many_numbers_or_of_none_is_refused(score_range):
+    """It may come with a downloaded model: each whole number is a branch through the model."""
+    from spatial_edit_reward.inference.transformers_backend import open_transformers
+
+    spec = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=4, score_range=score_range)
+    with pytest.raises(UserError, match="1 to 1001 whole numbers"):
+        open_transformers(str(BASE), None, spec, 1, None, 0, expected_score=True)
