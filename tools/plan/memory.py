@@ -146,6 +146,9 @@ def rollout_bytes(
     state = state_bytes(model, options, engine, gpus)
     state.pop("gradients", None)
     if options["use_vllm"]:
+        adapted = sum(2 * p.numel() for name, p in model.named_parameters() if ".base_layer." in name)
+        if adapted:  # grpo/rollouts.py keeps them while they are merged
+            state["copy of adapted weights"] = adapted // (gpus if engine.divides_weights else 1)
         share = int(options["vllm_gpu_memory_utilization"] * card.memory) if options["vllm_mode"] == "colocate" else 0
         return {**state, "vLLM": share} if share else state
     if engine.divides_weights and gpus > 1:

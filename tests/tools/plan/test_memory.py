@@ -127,3 +127,15 @@ def test_a_rollout_by_transformers_keeps_every_key_and_three_copies_of_the_logit
     assert "gradients" not in parts and parts["KV cache"] == cache_bytes(model, 16 * 1728)
     # In fp32: the logits, their probabilities, and the sorted ones that sampling draws from.
     assert parts["temporary, at the peak"] == 3 * 16 * 151_936 * 4
+
+
+def test_a_rollout_by_vllm_has_its_share_and_a_copy_of_the_adapted_weights():
+    from tools.plan.hardware import Engine, find_card
+    from tools.plan.memory import rollout_bytes
+
+    model, options = planned(stage="grpo")
+    parts = rollout_bytes(model, options, Engine("single"), 1, card := find_card("h100-80gb"), 16, 1728)
+    assert parts["vLLM"] == int(0.4 * card.memory)
+    # Seven projections of 36 layers in bf16, as `merge_adapter` changes them.
+    layer = 4096 * 128 * (32 + 8 + 8 + 32) + 3 * 4096 * 12288
+    assert parts["copy of adapted weights"] == 36 * layer * 2
