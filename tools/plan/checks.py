@@ -88,9 +88,11 @@ def check_rewards(stage: Stage) -> list[Problem]:
     weights = stage.options["reward_weights"]
     if weights is not None and len(weights) != len(rewards):
         return [error(stage, f"reward_weights: {len(weights)} weights for {len(rewards)} reward_funcs")]
-    file = Path(stage.options["data_dir"]) / "rl.parquet"
+    folder = Path(stage.options["data_dir"])
+    files = (folder / "rl.parquet", folder.parent / "data" / "rl.parquet")  # what mining would choose from
+    file = next((file for file in files if file.exists()), None)
     try:
-        require_applicable(rewards, StoredRows(file, features().arrow_schema).texts() if file.exists() else (), file)
+        require_applicable(rewards, StoredRows(file, features().arrow_schema).texts() if file else (), file or files[0])
     except UserError as reason:
         return [error(stage, str(reason))]
     return []

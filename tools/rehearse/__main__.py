@@ -131,6 +131,9 @@ def rehearse(recipe: Path, folder: Path, arguments: argparse.Namespace) -> None:
                     f"{stage.name} ended with status {measured.status} ({log}):\n" + "\n".join(measured.errors)
                 )
             done.append(report_of(stage, measured, run))
+            for name, (applied, steps) in done[-1]["rewards_applied"].items():
+                if steps and not applied:
+                    raise UserError(f"{stage.name}: {name} applied to no row in {steps} steps")
             print(f"   {measured.seconds:.0f} s, {measured.peak_bytes / 2**30:.2f} GiB", flush=True)
             write_json(file, {"recipe": str(recipe), "weights": arguments.weights, "changes": changes, "stages": done})
     print_table(done)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import psutil
 
-EVERY = 0.3  # seconds between two looks at the memory
+EVERY = 1.0  # seconds between two looks at the memory
 WARNING = re.compile(r"\b[A-Za-z]*Warning: |\bWARNING\b|^\[transformers\] |^\[?W\d{4} |\bdeprecated\b")
 # What a stage or Python says of an error; a launcher writes a page of its own below it.
 ERROR = re.compile(r"^error: |^(?!.*ChildFailedError)[\w.]*(Error|Exception|Interrupt)\b")

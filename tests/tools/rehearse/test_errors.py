@@ -11,11 +11,23 @@ import yaml
 from tests.conftest import ROOT, quiet
 
 pytestmark = pytest.mark.slow
-REWARD = """from pathlib import Path
-
-def sometimes(completions, **kwargs):
-    return [1.0 if Path("applies").exists() else None] * len(completions)
-"""
+TRAIN = "raw/SpatialReward-Train/sft"
+SOURCES = [
+    {
+        "name": "spatialreward",
+        "layout": "spatialreward",
+        "path": f"{TRAIN}/data.jsonl",
+        "images": f"{TRAIN}/images_part_",
+        "splits": {"train": 80, "validation": 10, "heldout": 10},
+    },
+    {
+        "name": "editscore",
+        "layout": "editscore",
+        "path": "raw/EditScore-Reward-Data/reward.json",
+        "images": "raw/EditScore-Reward-Data/images_part_",
+        "splits": {"rl": 1},
+    },
+]
 
 
 @pytest.fixture(scope="module")
@@ -26,21 +38,14 @@ def rehearse(tmp_path_factory):
     (recipe.parent / "accelerate").symlink_to(ROOT / "recipes" / "accelerate")
     for name in ("data", "sft", "mine", "grpo", "eval", "plan"):
         changes = {"extends": str(ROOT / "recipes" / "spatialreward-8b" / f"{name}.yaml")}
-        if name == "data":
-            changes["output_dir"] = "runs/lab/data"
-        if name == "grpo":
-            changes |= {
-                "reward_funcs": ["box_iou", "format", "lab_reward:sometimes"],
-                "reward_weights": [2.0, 1.0, 1.0],
-            }
+        if name == "data":  # no row with a box is for stage 2
+            changes |= {"output_dir": "runs/lab/data", "sources": SOURCES}
         (recipe / f"{name}.yaml").write_text(yaml.safe_dump(changes))
-    (recipe.parent / "lab_reward.py").write_text(REWARD)
     folder = recipe.parents[1] / "rehearsal"
 
     def run():
         command = [sys.executable, "-m", "tools.rehearse", str(recipe), "--folder", str(folder), "--side", "64"]
-        environment = quiet() | {"PYTHONPATH": str(recipe.parent)}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=ROOT, env=quiet(), capture_output=True, text=True, check=False)
         return done.returncode, done.stderr
 
     def again_from_data():
@@ -54,12 +59,13 @@ def rehearse(tmp_path_factory):
 
 def test_a_reward_that_applies_to_no_row(rehearse):
     status, errors = rehearse()
-    assert status == 1 and "plan ended with status 1" in errors and "sometimes applies to 0 of" in errors, errors
+    assert status == 1 and "plan ended with status 1" in errors and "box_iou applies to 0 of" in errors, errors
 
 
 def test_an_image_token_without_an_image(rehearse):
     """In a text it would be written as plain text by now: here the base's chat template has one too many."""
-    (rehearse.folder / "applies").touch()
+    data = rehearse.folder / "runs" / "lab" / "data"
+    shutil.copyfile(data / "train.parquet", data / "rl.parquet")  # it has boxes
     template = rehearse.folder / "Qwen" / "Qwen3-VL-8B-Instruct" / "chat_template.jinja"
     text = template.read_text(encoding="utf-8")
     template.write_text(text.replace("<|im_end|>", "<|image_pad|><|im_end|>"), encoding="utf-8")
