@@ -96,6 +96,8 @@ def images_in(path: Path) -> Iterator[Path | bytes]:
 
     Prints which files are not read. Raises UserError for no image, and for files with data that are not read.
     """
+    if not path.exists():
+        raise UserError(f"benchmarks: {path}: no such file or folder")
     below = path.rglob("*") if path.is_dir() else [path]
     files = sorted(file for file in below if ".cache" not in file.relative_to(path).parts and not file.is_dir())
     kinds = {file: kind_of(file) for file in files if file.exists() or file.is_symlink()}

@@ -85,7 +85,8 @@ def read_image(source: Path | bytes) -> tuple[Image.Image, bytes, bool]:
             return read_image(bare)
         unknown = isinstance(error, UnidentifiedImageError)  # its own text holds a memory address
         reason = "" if unknown else f": {one_line(error, 120) or type(error).__name__}"
-        raise ImageError("bad_image", f"{name_format(content)}{reason}") from None
+        kind = name_format(content) or f"not a file of {', '.join(FORMATS)}"
+        raise ImageError("bad_image", f"{kind}{reason}") from None
 
 
 def check_size(width: int, height: int) -> None:
@@ -109,8 +110,8 @@ def without_texts(content: bytes) -> bytes:
     return b"".join(kept)
 
 
-def name_format(content: bytes) -> str:
-    """What a file that cannot be read as an image is, by how it begins.
+def name_format(content: bytes) -> str | None:
+    """What a file that cannot be read is, by how it begins; None where that says nothing.
 
     >>> name_format(b"<!DOCTYPE html><html>404")
     'a web page or XML'
@@ -123,7 +124,7 @@ def name_format(content: bytes) -> str:
         return "SVG, which is not read" if b"<svg" in head.lower() else "a web page or XML"
     if not head.strip(b"\0"):
         return "an empty file" if not content else "a file of zeros"
-    return f"not a file of {', '.join(FORMATS)}"
+    return None
 
 
 def read_bytes(file: Path) -> bytes:

@@ -110,7 +110,7 @@ def image_finder(source: Source) -> Callable[[str], ImageSource]:
     path = Path(source.path)
     root = source.images or (path if path.is_dir() else path.parent)
     if root.is_dir() or not source.images:
-        packed = None if source.images else archive_in(root)
+        packed = archive_in(root)
         return image_folder(root) if packed is None else folder_beside(root, packed)
     parts = find_parts(root)
     if not parts:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from data.cleaning.fixer import RowError
 from spatial_edit_reward.errors import UserError
+from spatial_edit_reward.images import name_format
 
 BLOCK = 2**20
 MAX_ROW = 2**28  # bytes of one row of an array: more is an array whose brackets do not close
@@ -25,10 +26,12 @@ def read_json(file: Path) -> Iterator[tuple[str, str, Any]]:
     """
     try:
         with file.open("rb") as opened:
-            start = opened.read(2)
-            if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            start = opened.read(1024)
+            if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
                 raise UserError(f"{file}: its text is UTF-16: save it as UTF-8")
-            mark = len(codecs.BOM_UTF8) if start == codecs.BOM_UTF8[:2] else 0
+            if start and (kind := name_format(start)):
+                raise UserError(f"{file}: not JSON but {kind}")
+            mark = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
             opened.seek(mark)
             first = next((byte for byte in iter(lambda: opened.read(1), b"") if not byte.isspace()), b"")
             if first == b"[":

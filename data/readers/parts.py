@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from data.templates import common_start
 from spatial_edit_reward.errors import UserError, one_line
+from spatial_edit_reward.images import name_format
 
 BLOCK = 2**20
 SHARD = re.compile(r"(.*?)(\d+)-of-(\d+)(.*)")
@@ -199,8 +200,8 @@ def index_tar(parts: tuple[Path, ...]) -> dict[str, Slice]:
     """
     slices: dict[str, Slice] = {}
     read = unpacked(parts)
+    joined = _opened(read)
     try:
-        joined = _opened(read)
         joined.seek(0)
         with tarfile.open(fileobj=joined, mode="r:") as archive:  # type: ignore[call-overload]  # a part of a file's methods
             for member in tqdm(archive, desc="images in the tar parts", unit="file", delay=2):
@@ -218,5 +219,8 @@ def index_tar(parts: tuple[Path, ...]) -> dict[str, Slice]:
                 part = read[sum(end < joined.tell() for end in joined.ends)].name
                 raise tarfile.ReadError(f"after its end something else follows, up to {part}")
     except (OSError, tarfile.TarError) as error:
-        raise UserError(f"{parts[0]} and the parts after it are no complete tar archive: {error}: {ADVICE}") from None
+        joined.seek(0)
+        start = joined.read(tarfile.BLOCKSIZE)
+        reason = error if start[257:262] == b"ustar" else name_format(start) or error
+        raise UserError(f"{parts[0]} and the parts after it are no complete tar archive: {reason}: {ADVICE}") from None
     return slices

@@ -136,6 +136,8 @@ def test_a_look_alike_may_differ_in_just_the_distance():
 def test_benchmarks_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(UserError, match="no images"):
         read(tmp_path)
+    with pytest.raises(UserError, match="nowhere: no such file or folder"):
+        read(tmp_path / "nowhere")
     (tmp_path / "0.png").write_bytes(b"no image")
     with pytest.raises(UserError, match="benchmarks: "):
         read(tmp_path)

@@ -1,6 +1,7 @@
 """Rows of a JSON file: what is wrong with one is its own error, and what is wrong with the file is one line."""
 
 import codecs
+import gzip
 import io
 import json
 import random
@@ -72,6 +73,10 @@ def test_one_odd_row_of_an_array_leaves_the_others(tmp_path, row, kept):
         ('{"id": 0}\n{"id": 1}\n{"id": 2, "text": "a down', "breaks off in line 3: download it again"),
         ("\n".join(json.dumps(row, indent=1) for row in ROWS), r"neither a JSON array nor JSON lines: .*jq"),
         (json.dumps({"data": ROWS}, indent=1), r"neither a JSON array nor JSON lines"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1f\n", "a git-lfs pointer"),
+        (gzip.compress(json.dumps(ROWS).encode()), "not JSON but gzip"),
+        (b"<html><body>Access denied</body></html>", "not JSON but a web page"),
+        (bytes(5000), "not JSON but a file of zeros"),
         (json.dumps(ROWS).encode("utf-16"), "UTF-16: save it as UTF-8"),
     ],
 )

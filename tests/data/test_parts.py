@@ -207,6 +207,22 @@ def test_archives_beside_the_rows_are_pointed_at(tmp_path):
     assert f"`images: {tmp_path}/images_part_`" in last_line(done) and not (tmp_path / "unpacked").exists()
 
 
+def test_parts_in_the_folder_that_is_named_are_pointed_at(tmp_path):
+    write_parts(tmp_path, tar_bytes())
+    done, _ = stage(tmp_path, images=".")
+    assert done.returncode == 1 and f"`images: {tmp_path}/images_part_`" in last_line(done)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [(b"version https://git-lfs.github.com/spec/v1\n", "a git-lfs pointer"), (b"PK\3\4" * 400, "a zip")],
+)
+def test_a_part_that_is_something_else_is_named(tmp_path, content, kind):
+    write_parts(tmp_path, content, 1)
+    done, _ = stage(tmp_path)
+    assert done.returncode == 1 and "images_part_00" in last_line(done) and kind in last_line(done)
+
+
 def test_backslashes_of_windows_are_read(tmp_path):
     write_parts(tmp_path, tar_bytes())
     done, report = stage(tmp_path, names=[name.replace("/", "\\") for name in NAMES])
