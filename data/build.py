@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing
@@ -155,11 +155,11 @@ def adopt_groups(records: Sequence[RowRecord]) -> None:
             row.group = groups.get((image, row.words), groups.get((image, None)))
 
 
-def join_answerless(records: Sequence[RowRecord]) -> None:
+def join_answerless(records: Sequence[RowRecord]) -> set[str]:
     """Joins each row without an answer to the first row that has its task, its images, its instruction and an answer.
 
     That row stands for it: it has the reference, and falls to the split of whichever of the two comes first. Of `pq` rows one
-    may have no instruction.
+    may have no instruction. Returns the ids of the rows that stand for others.
     """
 
     def keys(row: RowRecord) -> list[Hashable]:
@@ -173,24 +173,35 @@ def join_answerless(records: Sequence[RowRecord]) -> None:
         if row.error is None:
             for key in wanted.intersection(keys(row)):
                 twins.setdefault(key, row.id)
+    joined = set()
     for row in answerless:
         twin = next((twins[key] for key in keys(row) if key in twins), None)
         if twin is not None:
+            joined.add(twin)
             row.error = RowError("joined", twin)
         else:
             row.error = RowError(
                 "no_verdict", "no answer in `messages` or `conversations`, nor in a row with its images and instruction"
             )
+    return joined
 
 
-def assign_splits(records: Sequence[RowRecord], sources: Sequence[RowSource], seed: int) -> None:
-    """Gives each row that is kept or joined its split; what falls to stage 1's without a complete verdict is dropped."""
+def assign_splits(
+    records: Sequence[RowRecord], sources: Sequence[RowSource], seed: int, joined: Collection[str] = ()
+) -> None:
+    """Gives each row that is kept or joined its split, or drops it.
+
+    What falls to stage 1's splits without a complete verdict is dropped, and what falls to a split that its own source does not
+    name, but for the rows whose ids are in `joined`: they stand for a row of a source that names it.
+    """
     rows = [row for row in records if row.error is None or row.error.kind == "joined"]
     ties = [[*row.image_hashes, *filter(None, [row.group])] for row in rows]
     shares = [source.splits for source in sources]
     splits = assign(components(ties), [row.source_index for row in rows], shares, seed)
     for row, split in zip(rows, splits, strict=True):
-        if row.error is None and split in ("train", "validation") and not row.has_verdict:
+        if row.error is None and split not in shares[row.source_index] and row.id not in joined:
+            row.error = RowError("other_split", f"it fell to {split}")
+        elif row.error is None and split in ("train", "validation") and not row.has_verdict:
             row.error = RowError("not_for_sft", f"it fell to {split}")
         else:
             row.split = split
@@ -241,9 +252,9 @@ def build(context: Context, sources: Sequence[RowSource], folder: Path) -> tuple
     shards, boxes = prepare_all(context, sources, folder / "shards")
     records = [row for shard in shards for row in shard.records]
     drop_repeated_ids(records)
-    join_answerless(records)
+    joined = join_answerless(records)
     adopt_groups(records)
-    assign_splits(records, sources, recipe.seed)
+    assign_splits(records, sources, recipe.seed, joined)
     subsample(records, recipe.subsample, recipe.seed)
     check_policy(records, context.recipe)
     for name in dict.fromkeys(source.name for source in sources):

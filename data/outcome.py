@@ -16,7 +16,7 @@ from spatial_edit_reward import TASKS
 from spatial_edit_reward.errors import UserError
 
 # Reasons that the recipe chooses, or that only the other sources decide.
-CHOSEN = {"joined", "no_verdict", "not_for_sft", "subsampled", "benchmark_overlap"}
+CHOSEN = {"joined", "no_verdict", "other_split", "not_for_sft", "subsampled", "benchmark_overlap"}
 
 
 def main_reason(records: Sequence[RowRecord]) -> str:

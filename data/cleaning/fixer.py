@@ -73,6 +73,9 @@ KINDS: dict[str, Kind] = {
         "drop", "it has no answer, and the row that has its images, its instruction and an answer stands for it"
     ),
     "benchmark_overlap": Kind("drop", "an image is one of a benchmark's, exactly or to the eye"),
+    "other_split": Kind(
+        "drop", "it shares an image or a group with a row of a split that its own source does not name"
+    ),
     "not_for_sft": Kind("drop", "it fell to train or validation, and has no complete verdict to imitate"),
     "subsampled": Kind("drop", "the recipe keeps only a share of its split's rows of its kind"),
 }

@@ -41,7 +41,11 @@ def result(images, tmp_path, public_row, **policy):
 def test_there_is_a_row_for_every_kind():
     kinds = {kind for case in CASES for kind in (*case.fixed, case.dropped)} - {None}
     assert len([case for case in CASES if case.fixed or case.dropped]) >= 60
-    assert set(KINDS) - kinds == {"not_for_sft", "subsampled"}  # tests/data/test_build.py, test_subsample.py
+    assert set(KINDS) - kinds == {
+        "other_split",
+        "not_for_sft",
+        "subsampled",
+    }  # test_build.py, test_outcome.py, test_subsample.py
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.dropped not in AMONG_OTHERS], ids=lambda case: case.wrong)

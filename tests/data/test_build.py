@@ -33,7 +33,9 @@ def write_sources(folder: Path) -> list[dict]:
         spatial.append(chat(OWN_SC.format(words), SC, [f"images/{edit // 2}.png", f"images/edit{edit}.png"]))
         bare = {"reasoning": "It was done well enough.", "score": [3, 4]}
         noise(300 + edit).save(folder / "images" / f"other{edit}.png")
-        images = [f"images/{edit // 2}.png", f"images/other{edit}.png"]
+        own = edit == len(WORDS) - 1  # the others share their source image with an edit of the first layout
+        noise(400).save(folder / "images" / "own.png")
+        images = ["images/own.png" if own else f"images/{edit // 2}.png", f"images/other{edit}.png"]
         score.append(
             row(
                 bare,
@@ -118,8 +120,8 @@ def test_what_stage_1_cannot_imitate_is_for_stage_2_alone(mixed):
     rows = rows_of(folder)
     assert all(its["reference"]["reasoning"] for its in rows["train"] + rows["validation"])
     assert not {"score", "human"} & {its["source"] for its in rows["train"] + rows["validation"]}
-    # Edits of an image that trains go where it goes, and have no boxes to train on.
-    assert report["sources"]["score"]["dropped"].get("not_for_sft", 0) > 0
+    # Edits of an image that trains or is held out go where it goes, and their source names `rl` alone.
+    assert report["sources"]["score"]["dropped"] == {"other_split": len(WORDS) - 1}
     human = [its for its in rows["rl"] if its["source"] == "human"]
     by_id = {its["id"]: its["reference"] for its in human}
     assert by_id["human-0-left-sc"]["score"] == [25, 25] and by_id["human-0-left-pq"]["score"] == [12.5, 12.5]

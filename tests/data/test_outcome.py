@@ -87,6 +87,22 @@ def test_the_source_that_comes_first_decides_where_a_joined_row_is(folder, tmp_p
     assert {split: len(rows) for split, rows in rows_of(tmp_path / "data").items()} == {"train": 5, "rl": 1}
 
 
+def test_a_row_is_in_no_split_that_its_source_does_not_name(folder, tmp_path):
+    sources = [
+        source(write_lines(tmp_path / "sft.jsonl", [answered(n) for n in range(5)]), folder, splits={"train": 1}),
+        source(
+            write_lines(tmp_path / "pq.jsonl", [answered(n, "pq") for n in range(8)]), folder, "pq", splits={"rl": 1}
+        ),
+    ]
+    done, report = prepared(data_recipe(tmp_path, sources))
+    assert done.returncode == 0, done.stderr
+    assert report["sources"]["pq"]["dropped"] == {"other_split": 5}
+    assert {split: {made["source"] for made in rows} for split, rows in rows_of(tmp_path / "data").items()} == {
+        "train": {"sft"},
+        "rl": {"pq"},
+    }
+
+
 def test_a_pq_row_needs_no_instruction_to_be_the_same_edit(folder, tmp_path):
     prompts = {"messages": [{"role": "user", "content": "Rate it."}, {"role": "assistant", "content": json.dumps(PQ)}]}
     sft = [answered(number, "pq", **prompts) for number in range(3)]

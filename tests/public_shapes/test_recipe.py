@@ -39,7 +39,7 @@ def test_every_row_is_kept_or_accounted_for(made):
     assert sources["spatialreward"]["fixed"] == {}
     for name, rows in sources.items():
         assert rows["kept"] + sum(rows["dropped"].values()) == rows["in"], name
-        assert set(rows["dropped"]) <= {"no_verdict", "joined", "not_for_sft"}, name
+        assert set(rows["dropped"]) <= {"no_verdict", "joined", "other_split"}, name
     assert report["benchmark_overlap"] == {"exact": 0, "perceptual": 0}
 
 
