@@ -123,7 +123,7 @@ def stage_rate(file: Path, processes: int) -> float:
             )
             context = Context(recipe, recipe.spec(), features().arrow_schema)
             start = time.perf_counter()
-            records = build(context, open_sources(recipe), Path(folder))
+            records, _ = build(context, open_sources(recipe), Path(folder))
             took = time.perf_counter() - start
         dropped = [row.error for row in records if row.error]
         assert not dropped, dropped[0]
