@@ -89,6 +89,8 @@ def test_no_edit_is_in_two_splits_and_instructions_are_as_written(made):
     rows = {file.stem: parquet.read_table(file, columns=columns).to_pylist() for file in folder.glob("*.parquet")}
     groups = {split: {row["group"] for row in of_split} - {None} for split, of_split in rows.items()}
     assert set(Counter(group for of_split in groups.values() for group in of_split).values()) == {1}
+    for split in ("train", "validation", "heldout"):  # the other sources share images with these, and name `rl` alone
+        assert {row["source"] for row in rows[split]} == {"spatialreward"}
     alone = [row for of_split in rows.values() for row in of_split if row["group"] is None]
     assert all(
         row["task"] == "pq" and row["source"] == "editscore" for row in alone
