@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,9 +106,12 @@ def per_step(stage: Stage, gpus: int) -> int:
 
 
 def step_count(stage: Stage, rows: Rows, gpus: int) -> int:
-    """Steps of the whole run; in stage 2 each prompt is sampled `num_generations` times."""
-    if stage.options["max_steps"] > 0:
-        return int(stage.options["max_steps"])
-    each = stage.options["num_generations"] if stage.kind == "grpo" else 1
-    iterations = stage.options["num_iterations"] if stage.kind == "grpo" else 1
-    return max(1, round(rows.count * each * iterations * stage.options["num_train_epochs"] / per_step(stage, gpus)))
+    """Steps of the whole run; in stage 2 each prompt is sampled `num_generations` times, in whole rollouts alone."""
+    options, batch = stage.options, per_step(stage, gpus)
+    if options["max_steps"] > 0:
+        return int(options["max_steps"])
+    if stage.kind == "sft":
+        return math.ceil(-(-rows.count // batch) * options["num_train_epochs"])
+    rollout = batch // options["gradient_accumulation_steps"] * options["steps_per_generation"]
+    rollouts = rows.count * options["num_generations"] // rollout
+    return max(1, math.ceil(rollouts * rollout * options["num_iterations"] / batch * options["num_train_epochs"]))
