@@ -11,7 +11,7 @@ import re
 import tarfile
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -78,45 +78,35 @@ class Archive(NamedTuple):
     complete: bool
 
 
-def unopened(source: Source) -> tuple[Source, tuple[Path, ...]]:
-    """(`source` with plain paths for images, so that rows are read without the archive; its tar parts, () without any)."""
-    if source.images is None or source.images.is_dir():
-        return source, ()
-    parts = find_parts(source.images)
-    return (source.model_copy(update={"images": source.images.parent}) if parts else source), parts
+@contextmanager
+def with_folder(source: Source) -> Iterator[tuple[Source, tuple[Path, ...]]]:
+    """(`source` with an empty folder for its archive, so that rows are read without it, its tar parts); () without any."""
+    parts = () if source.images is None or source.images.is_dir() else find_parts(source.images)
+    with TemporaryDirectory() as folder:
+        yield (source.model_copy(update={"images": Path(folder)}) if parts else source), parts
 
 
-def extract(parts: Sequence[Path], names: Set[str], folder: Path) -> Archive:
-    """Writes the images `names` that lie in the first SAMPLE bytes of the archive into `folder`: all of it would take hours."""
-    joined = Joined(parts)
+def extract(parts: tuple[Path, ...], source: Source, raws: Iterable[Raw]) -> Archive | None:
+    """Writes the images of `raws` that lie in the first SAMPLE bytes of the archive into the source's folder.
+
+    All of an archive would take hours. None without parts; raises UserError where they are no archive.
+    """
+    if not parts or source.images is None:
+        return None
+    names, joined = {name for raw in raws for name in paths_in(raw, source)}, Joined(parts)
     try:
         with tarfile.open(fileobj=joined, mode="r|*") as archive:  # type: ignore[call-overload]  # a part of a file's methods
             for member in archive:
                 name = member.name.removeprefix("./")
                 content = archive.extractfile(member) if name in names and member.isreg() else None
                 if content:
-                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    (folder / name).write_bytes(content.read())
+                    (source.images / name).parent.mkdir(parents=True, exist_ok=True)
+                    (source.images / name).write_bytes(content.read())
                 if joined.tell() > SAMPLE:
-                    return Archive(first_name(tuple(parts)), complete=False)
+                    return Archive(first_name(parts), complete=False)
     except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"{parts[0]} and the parts after it: {one_line(error)}") from None
-    return Archive(first_name(tuple(parts)), complete=True)
-
-
-@contextmanager
-def with_first_images(source: Source, raws: Iterable[Raw] | None = None) -> Iterator[tuple[Source, Archive | None]]:
-    """`source` with its images in a folder: of tar parts those of `raws` (or its first rows) that `extract` reads."""
-    read, parts = unopened(source)
-    if not parts:
-        yield source, None
-        return
-    if raws is None:
-        raws = islice(READERS[source.layout].rows(read), ROWS)
-    names = {name for raw in raws for name in paths_in(raw, read)}
-    with TemporaryDirectory() as folder:
-        archive = extract(parts, names, Path(folder))
-        yield source.model_copy(update={"images": Path(folder)}), archive
+    return Archive(first_name(parts), complete=True)
 
 
 def paths_in(raw: Raw, source: Source) -> list[str]:
@@ -206,8 +196,10 @@ def answer_line(source: Source, recipe: DataRecipe, first: FirstRows) -> Line:
         if other.name == source.name or not getattr(READERS[other.layout], "HAS_PROMPTS", True):
             continue
         try:
-            searched, pairs = search_answers(wanted, other)
-            compared, same_images = compare_images(pairs, other)
+            with with_folder(other) as (read, parts):
+                searched, pairs = search_answers(wanted, read)
+                extract(parts, read, (raw for _, raw in pairs))
+                compared, same_images = compare_images(pairs)
         except UserError:  # it is in that source's own table
             continue
         answered |= same_images > 0 or (bool(pairs) and not compared)
@@ -222,7 +214,6 @@ def search_answers(wanted: Mapping[str, Sequence[Raw]], other: Source) -> tuple[
 
     Stops after SECONDS. Raises UserError where `other` cannot be read.
     """
-    other, _ = unopened(other)
     template = find_templates([other], ROWS).get((other.name, "sc"))
     stop = time.monotonic() + SECONDS
     searched, pairs = 0, []
@@ -236,15 +227,13 @@ def search_answers(wanted: Mapping[str, Sequence[Raw]], other: Source) -> tuple[
     return searched, pairs
 
 
-def compare_images(pairs: Sequence[tuple[Raw, Raw]], other: Source) -> tuple[int, int]:
-    """(answerless rows of `pairs` whose images could be compared, DECODED at most; how many have those of a row of `other`)."""
-    read, _ = unopened(other)
+def compare_images(pairs: Sequence[tuple[Raw, Raw]]) -> tuple[int, int]:
+    """(answerless rows whose images could be compared with those of another row, DECODED at most; how many have the same)."""
     compared: dict[int, bool] = {}
-    with with_first_images(other, [raw for _, raw in pairs]) as (opened, _):
-        for answerless, raw in pairs:
-            images = [Path(opened.images or "", name) for name in paths_in(raw, read)] or raw.images
-            if len(compared) < DECODED and all(map(os.path.isfile, [*answerless.images, *images])):
-                compared[id(answerless)] = compared.get(id(answerless), False) or same_pixels(answerless.images, images)
+    for answerless, raw in pairs:
+        images = [*answerless.images, *raw.images]
+        if len(compared) < DECODED and all(not isinstance(image, Path) or image.is_file() for image in images):
+            compared[id(answerless)] = compared.get(id(answerless), False) or same_pixels(answerless.images, raw.images)
     return len(compared), sum(compared.values())
 
 
@@ -260,7 +249,7 @@ def verdict_lines(source: Source, first: FirstRows) -> Iterator[Line]:
     """Whether verdicts, their boxes and their scores are of the forms that the recipe declares."""
     yield error_line("verdicts", first)
     if first.boxes:
-        counts, problem = first.boxes.counts, first.boxes.problem
+        counts, problem = first.boxes.counts, first.boxes.problem or first.order_problem(source)
         seen = f"{counts['boxes']} boxes, {counts['boxes'] - first.boxes.wrong} of them fit {first.boxes.declared}"
         declaration = re.search(r"box_format: \w+(?=`)", problem or "")
         advice = declaration.group() if declaration else None
@@ -279,7 +268,8 @@ def verdict_lines(source: Source, first: FirstRows) -> Iterator[Line]:
 
 def check_lines(source: Source, recipe: DataRecipe) -> list[Line]:
     """Every assumption about `source`, tried on its first rows. Raises UserError where it cannot be read at all."""
-    with with_first_images(source) as (read, archive):
+    with with_folder(source) as (read, parts):
+        archive = extract(parts, read, islice(READERS[source.layout].rows(read), ROWS))
         preparer = Preparer(Context(recipe, recipe.spec(), features().arrow_schema, None, find_templates([read], ROWS)))
         size_of = preparer.image_size
         if archive and not archive.complete:  # the others are in the archive, further on

@@ -9,7 +9,8 @@
 | `yxyx_1000`  | y1, x1, y2, x2 in thousandths (Gemini, under `box_2d`)   |
 
 A box of one convention often is a possible box of another, so that single rows cannot show a wrong declaration. All boxes of
-a source can: corners come in the wrong order, or no box reaches farther than the width of its own image.
+a source can: corners come in the wrong order, or no box reaches farther than the width of its own image. Which of x and y comes
+first only images show (`data.cleaning.box_order`).
 """
 
 from __future__ import annotations

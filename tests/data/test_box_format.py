@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data.cleaning.box_format import BOX_FORMATS, BoxCounts, to_thousandths
+from data.cleaning.box_order import order_problem, x_first
 from data.rows import for_training, load_rows
 from spatial_edit_reward import load_spec
 from tests.data.broken_rows import SC, row
@@ -87,6 +89,27 @@ def test_boxes_of_the_declared_format_raise_no_alarm(boxes, sizes):
 def test_a_few_bad_boxes_of_many_are_no_other_format():
     boxes = [*regions(200), *([300, 200, 100, 100] for _ in range(8)), [10, 10, 1500, 900]]
     assert problem(boxes, "xyxy_1000", "xyxy_1000", [(1024, 1024)]) is None
+
+
+def test_the_order_of_x_and_y_shows_in_what_an_edit_changed():
+    """Also where all of the image changed a little; and images of nothing in common show no order."""
+    for declared in ("xyxy_1000", "yxyx_1000"):
+        orders = []
+        for number, box in enumerate(regions(40, seed=5, largest=400)):
+            source, rng = noise(number, (160, 120)), np.random.default_rng(number)
+            pixels = np.asarray(source, dtype=np.int16) + rng.integers(-9, 9, (120, 160, 3))
+            x1, y1, x2, y2 = (round(corner * side / 1000) for corner, side in zip(box, (160, 120) * 2, strict=True))
+            pixels[y1:y2, x1:x2] += 60
+            read = box if declared == "xyxy_1000" else [box[1], box[0], box[3], box[2]]
+            orders.append(x_first(source, Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)), [read]))
+        assert orders.count(declared != "xyxy_1000") == 0 and orders.count(declared == "xyxy_1000") >= 12
+        problem = order_problem(orders.count(True), orders.count(False), "xyxy_1000")
+        assert (problem is None) == (declared == "xyxy_1000")
+    assert "write `box_format: yxyx_1000`" in problem
+    unlike = [x_first(noise(n), noise(1000 + n), [box]) for n, box in enumerate(regions(200, seed=6))]
+    for start in range(0, 200, 40):
+        rows = unlike[start : start + 40]
+        assert order_problem(rows.count(True), rows.count(False), "xyxy_1000") is None
 
 
 def test_conversion():

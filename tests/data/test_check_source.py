@@ -182,3 +182,18 @@ def test_a_source_that_is_none_is_refused(raw, tmp_path):
     assert (
         status == 1 and "no source 'spatial'; there are spatialreward-rl, spatialreward, editscore, editreward" in last
     )
+
+
+def test_x_and_y_exchanged_show_in_what_the_edit_changed(raw, tmp_path):
+    """No number of a box tells it: the key is ours, and all corners are within 0..1000."""
+    write_spatialreward_train(tmp_path / "raw" / "SpatialReward-Train", 40, size=SMALL, box_format="yxyx_1000")
+    status, tables, last = check(tmp_path, tmp_path / "raw", "spatialreward")
+    assert (
+        status == 1
+        and tables["spatialreward"]["boxes"][2] == "box_format: yxyx_1000"
+        and "look exchanged" in last + str(tables)
+    )
+    status, tables, _ = check(tmp_path, tmp_path / "raw", "spatialreward", box_format="yxyx_1000")
+    assert status == 0
+    status, tables, _ = check(tmp_path, raw, "spatialreward", box_format="yxyx_1000")
+    assert status == 1 and tables["spatialreward"]["boxes"][2] == "box_format: xyxy_1000"
