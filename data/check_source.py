@@ -5,17 +5,12 @@ python -m data --config recipes/spatialreward-8b/data.yaml --check_source spatia
 
 from __future__ import annotations
 
-import lzma
 import os
 import re
-import tarfile
 import time
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from rich.console import Console
@@ -24,24 +19,23 @@ from rich.table import Table
 from tqdm import tqdm
 
 from data.cleaning.box_format import UNKNOWN
-from data.cleaning.fixer import KINDS, RowError
-from data.cleaning.prepare import Context, Preparer, open_image
+from data.cleaning.fixer import KINDS
+from data.cleaning.prepare import Context, Preparer
+from data.first_images import Archive, extract, image_error, paths_in, same_pixels, with_folder
 from data.first_rows import ROWS, FirstRows, read_first_rows
 from data.readers import READERS
 from data.readers.columns import streamed
 from data.readers.json_rows import read_json
-from data.readers.parts import Joined, find_parts, first_name
-from data.readers.raw import ImageSource, Raw
+from data.readers.raw import Raw
 from data.recipe import DataRecipe, Source
 from data.report import LOW_SCORES, likely_range
 from data.rows import features
 from data.sources import find_templates
 from data.templates import NEEDED
 from spatial_edit_reward import TASKS
-from spatial_edit_reward.errors import UserError, one_line
+from spatial_edit_reward.errors import UserError
 
 DECODED = 20  # rows whose images are decoded
-SAMPLE = 2**28  # bytes of an archive that are read
 MOST = 0.05  # share of rows that may be wrong in one way: such rows are dropped and counted
 SECONDS = 30  # for the search for rows that answer those without an answer
 
@@ -69,50 +63,6 @@ class Line(NamedTuple):
     holds: bool
     seen: str
     change: str = ""
-
-
-class Archive(NamedTuple):
-    """What was read of a source's tar parts: their first image's name, and whether they end within SAMPLE bytes."""
-
-    first_name: str
-    complete: bool
-
-
-@contextmanager
-def with_folder(source: Source) -> Iterator[tuple[Source, tuple[Path, ...]]]:
-    """(`source` with an empty folder for its archive, so that rows are read without it, its tar parts); () without any."""
-    parts = () if source.images is None or source.images.is_dir() else find_parts(source.images)
-    with TemporaryDirectory() as folder:
-        yield (source.model_copy(update={"images": Path(folder)}) if parts else source), parts
-
-
-def extract(parts: tuple[Path, ...], source: Source, raws: Iterable[Raw]) -> Archive | None:
-    """Writes the images of `raws` that lie in the first SAMPLE bytes of the archive into the source's folder.
-
-    All of an archive would take hours. None without parts; raises UserError where they are no archive.
-    """
-    if not parts or source.images is None:
-        return None
-    names, joined = {name for raw in raws for name in paths_in(raw, source)}, Joined(parts)
-    try:
-        with tarfile.open(fileobj=joined, mode="r|*") as archive:  # type: ignore[call-overload]  # a part of a file's methods
-            for member in archive:
-                name = member.name.removeprefix("./")
-                content = archive.extractfile(member) if name in names and member.isreg() else None
-                if content:
-                    (source.images / name).parent.mkdir(parents=True, exist_ok=True)
-                    (source.images / name).write_bytes(content.read())
-                if joined.tell() > SAMPLE:
-                    return Archive(first_name(parts), complete=False)
-    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
-        raise UserError(f"{parts[0]} and the parts after it: {one_line(error)}") from None
-    return Archive(first_name(parts), complete=True)
-
-
-def paths_in(raw: Raw, source: Source) -> list[str]:
-    """The paths of a row's images in its source's folder."""
-    root = os.path.abspath(source.images or Path(source.path).parent)
-    return [os.path.relpath(image, root) for image in raw.images if isinstance(image, Path)]
 
 
 def first_keys(source: Source) -> str:
@@ -144,7 +94,7 @@ def image_lines(source: Source, first: FirstRows, archive: Archive | None) -> It
         names = [name for raw in raws for name in paths_in(raw, source)]
         alike = re.sub(r"\d+", "0", archive.first_name) in {re.sub(r"\d+", "0", name) for name in names}
         seen = f"rows name e.g. {names[0] if names else 'none'}, the archive begins with {archive.first_name}; "
-        seen += f"{first.rows - first.missing} of {first.rows} rows have theirs in its first {SAMPLE / 2**20:.0f} MB"
+        seen += f"{first.rows - first.missing} of {first.rows} rows have theirs among its first images"
         yield Line("images are there", alike or first.missing < first.rows, seen, "" if alike else "images")
     else:
         missing = (
@@ -158,15 +108,6 @@ def image_lines(source: Source, first: FirstRows, archive: Archive | None) -> It
     errors = [error for raw in there for image in raw.images if (error := image_error(image))]
     readable = f"{sum(len(raw.images) for raw in there) - len(errors)} images of {len(there)} rows read"
     yield Line("images can be read", not errors, "; ".join([readable, *errors[:1]]), "images" if errors else "")
-
-
-def image_error(image: ImageSource) -> str | None:
-    """Why an image that is there cannot be read; None where it can."""
-    try:
-        open_image(image)
-    except RowError as error:
-        return None if error.kind == "image_missing" else f"{error.kind}: {error.detail}"
-    return None
 
 
 def prompt_lines(source: Source, recipe: DataRecipe, first: FirstRows, preparer: Preparer) -> Iterator[Line]:
@@ -235,14 +176,6 @@ def compare_images(pairs: Sequence[tuple[Raw, Raw]]) -> tuple[int, int]:
         if len(compared) < DECODED and all(not isinstance(image, Path) or image.is_file() for image in images):
             compared[id(answerless)] = compared.get(id(answerless), False) or same_pixels(answerless.images, raw.images)
     return len(compared), sum(compared.values())
-
-
-def same_pixels(some: Sequence[ImageSource], others: Sequence[ImageSource]) -> bool:
-    """Whether the images of two rows have the same pixels."""
-    try:
-        return all(open_image(one)[0] == open_image(other)[0] for one, other in zip(some, others, strict=True))
-    except RowError:
-        return False
 
 
 def verdict_lines(source: Source, first: FirstRows) -> Iterator[Line]:

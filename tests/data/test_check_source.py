@@ -73,12 +73,15 @@ def test_all_of_it_holds_on_the_public_shapes(raw, tmp_path):
 
 
 def test_of_a_long_archive_the_beginning_is_read(raw, tmp_path, monkeypatch):
-    monkeypatch.setattr("data.check_source.SAMPLE", 20_000)
+    monkeypatch.setattr("data.first_images.SAMPLE", 20_000)
     status, tables, last = check(tmp_path, raw)
     assert status == 0, last
     for name in ("spatialreward", "editscore"):
         seen = tables[name]["images are there"][1]
-        assert "the archive begins with images/0_0.jpg" in seen and " of 48 rows have theirs in its first 0 MB" in seen
+        assert (
+            "the archive begins with images/0_0.jpg" in seen
+            and " of 48 rows have theirs among its first images" in seen
+        )
     answers = tables["spatialreward-rl"]["answers"][1]
     assert "8 others have the instruction of one of 48 rows of spatialreward" in answers
     write_spatialreward_train(tmp_path / "raw" / "SpatialReward-Train", 30, size=SMALL, box_format="xywh_pixel")

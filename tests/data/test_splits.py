@@ -67,9 +67,9 @@ def test_each_source_is_shuffled_in_its_own_order():
 
 
 def test_rows_of_a_group_fall_to_one_split_though_they_share_no_image():
-    from data.build import assign_splits
     from data.cleaning.prepare import RowRecord
     from data.sources import RowSource
+    from data.splits import assign_splits
 
     def split_of(grouped):
         rows = [

@@ -19,8 +19,8 @@ KINDS = {"edited": ("sc", (BOX,)), "unknown": ("sc", None), "failed": ("sc", ())
     st.integers(0, 5),
 )
 def test_shares_are_met_and_nothing_else_is_touched(rows, failed, pq, seed):
-    from data.build import subsample
     from data.cleaning.prepare import RowRecord
+    from data.splits import subsample
 
     def records():
         return [
