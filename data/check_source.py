@@ -162,7 +162,7 @@ def search_answers(wanted: Mapping[str, Sequence[Raw]], other: Source) -> tuple[
         if time.monotonic() > stop:
             break
         searched += 1
-        if not raw.error and raw.verdict and len(raw.images) == 2:
+        if not raw.error and raw.verdict and len(raw.images) == 2 and len(pairs) < 10 * ROWS:
             instruction = raw.instruction or (raw.prompt and template and template.instruction(raw.prompt)) or ""
             pairs += [(answerless, raw) for answerless in wanted.get(" ".join(instruction.split()), ())]
     return searched, pairs
