@@ -26,7 +26,7 @@ def names_no_encoding(call):
     name = getattr(call.func, "attr", getattr(call.func, "id", None))
     constants = [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
     is_text = {
-        "read_text": True,
+        "read_text": not call.args,
         "write_text": True,
         "open": (getattr(call.func, "id", None) == "open" and len(call.args) == 1)
         or bool({"r", "w", "a", "x"} & set(map(str, constants))),

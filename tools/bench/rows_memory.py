@@ -44,7 +44,7 @@ def anonymous_memory() -> int:
     total = 0
     for pid in (os.getpid(), *(child.pid for child in multiprocessing.active_children())):
         try:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
         except OSError:  # it has ended
             continue
         total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss_Anon:"))
@@ -138,7 +138,7 @@ def measure(file: Path, count: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=file.parent) as home:
         environment = {**os.environ, "HF_HOME": home, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         command = [sys.executable, "-m", "tools.bench.rows_memory", "--train", str(file)]
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, encoding="utf-8")
         copied = sum(path.stat().st_size for path in Path(home).rglob("*") if path.is_file())
     return {**json.loads(done.stdout.splitlines()[-1]), "rows": count, "copied": copied, "size": file.stat().st_size}
 
