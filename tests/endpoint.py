@@ -30,8 +30,8 @@ class Endpoint(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, port=0):
+        super().__init__(("127.0.0.1", port), Handler)
         self.answer = lambda number, body: chat('{"consistency": 0.75}')
         self.received, self.headers, self.now, self.most = [], [], 0, 0
         self.lock, self.over = threading.Lock(), threading.Event()

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipeline.folders import stage_output
 from spatial_edit_reward.errors import UserError, one_line_errors
@@ -34,12 +35,20 @@ FILE = "rehearsal.json"
 
 
 @contextmanager
-def local_services() -> Iterator[dict[str, str]]:
-    """A Hub and a judge on this machine until the block ends: the variables under which the stages reach them."""
+def local_services(judge_port: int) -> Iterator[dict[str, str]]:
+    """A Hub and a judge on this machine until the block ends: the variables under which the stages reach them.
+
+    `judge_port`: 0 for any; a rehearsal that goes on keeps its own, which is part of its recipe.
+    """
     from tests.endpoint import Endpoint, chat
     from tests.export.hub import TOKEN, Hub
 
-    hub, judge = Hub(), Endpoint()
+    try:
+        hub, judge = Hub(), Endpoint(judge_port)
+    except OSError as error:
+        raise UserError(
+            f"port {judge_port} of this rehearsal's judge: {error.strerror}; OVERWRITE=1 takes another"
+        ) from None
     judge.answer = lambda number, body: chat(json.dumps({"consistency": number % 5 / 4}))
     thread = threading.Thread(target=judge.serve_forever, daemon=True)
     thread.start()
@@ -109,8 +118,11 @@ def print_table(lines: list[dict[str, Any]]) -> None:
 def rehearse(recipe: Path, folder: Path, arguments: argparse.Namespace) -> None:
     """Runs what is not done yet in `folder`; prints and writes the table. Raises UserError where a stage fails."""
     file, run = folder / FILE, folder / "runs" / recipe.name
-    done = json.loads(file.read_text(encoding="utf-8"))["stages"] if file.exists() else []
-    with local_services() as services:
+    before: dict[str, Any] = {"stages": [], "judge_port": 0}
+    if file.exists():
+        before = json.loads(file.read_text(encoding="utf-8"))
+    done = before["stages"]
+    with local_services(before["judge_port"]) as services:
         changes = make_changes(recipe, arguments.weights, services["JUDGE_URL"])
         write_copy(recipe, folder, changes)
         print(f"{recipe}, weights: {arguments.weights}; in {folder}; changed of the recipe:")
@@ -135,7 +147,9 @@ def rehearse(recipe: Path, folder: Path, arguments: argparse.Namespace) -> None:
                 if steps and not applied:
                     raise UserError(f"{stage.name}: {name} applied to no row in {steps} steps")
             print(f"   {measured.seconds:.0f} s, {measured.peak_bytes / 2**30:.2f} GiB", flush=True)
-            write_json(file, {"recipe": str(recipe), "weights": arguments.weights, "changes": changes, "stages": done})
+            port = urlsplit(services["JUDGE_URL"]).port
+            about = {"recipe": str(recipe), "weights": arguments.weights, "changes": changes, "judge_port": port}
+            write_json(file, about | {"stages": done})
     print_table(done)
     processes = {
         name: engine_of(recipe, name, arguments.weights)[1] for name in changes if name.startswith(("sft", "grpo"))
