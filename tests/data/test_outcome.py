@@ -228,3 +228,34 @@ def test_a_share_of_a_source_is_drawn_with_whole_groups(folder, tmp_path):
     again, same = prepared(data_recipe(tmp_path, sources, seed=1))
     groups = {made["group"] for made in rows_of(tmp_path / "data")["train"]}
     assert again.returncode == 0 and same["sources"]["sft"]["kept"] == 4 * len(groups)
+
+
+def test_a_report_on_100000_rows_is_as_short_as_on_a_few():
+    from data.cleaning.fixer import RowError
+    from data.cleaning.prepare import RowRecord
+    from data.recipe import DataRecipe, Source
+    from data.report import make_report
+    from data.sources import RowSource
+    from data.splits import assign_splits, join_answerless
+
+    def report(count):
+        records = []
+        for number in range(count):
+            edit = (number // 2).to_bytes(16, "big")
+            row = RowRecord(f"rows, line {number}", f"x-{number}", "x", words=edit[8:], image_hashes=(edit,))
+            row.has_verdict, row.sizes, row.score, row.stored = True, ((512, 512),), (20.0, number % 26), True
+            if number % 2:
+                row.error = RowError("no_verdict", "none")
+            records.append(row)
+        sources = [RowSource("x", {"train": 97, "rl": 3}, lambda size: iter(()))]
+        joined = join_answerless(records)
+        assign_splits(records, sources, 0, joined)
+        source = Source(name="x", layout="sharegpt", path="x", splits={"train": 1})
+        pixels = {"min": 4096, "max": 262144, "multiple": 32}
+        recipe = DataRecipe(output_dir="x", sources=[source], pixels=pixels, max_new_tokens=1024)
+        return make_report(recipe, sources, records, {}, recipe.spec(), {})
+
+    few, many = report(100), report(100_000)
+    assert many["splits"]["train"]["rows"] == 48_500 and many["splits"]["rl"]["rows"] == 1_500
+    assert many["joined"] == {"x": {"train": 48_500, "rl": 1_500}}
+    assert len(json.dumps(many)) < 1.2 * len(json.dumps(few))
