@@ -61,8 +61,13 @@ def check_save_steps(args: Any) -> None:
         )
 
 
-def check_logp_bound(args: Any, max_logp_difference: float | None) -> None:
-    """Raises UserError where vLLM's log-probabilities could not be compared, or the bound is none."""
+def check_rollouts(args: Any, model_args: Any, max_logp_difference: float | None) -> None:
+    """Raises UserError where vLLM could not be given the trained weights, or its log-probabilities not be compared."""
+    if args.use_vllm and (model_args.load_in_4bit or model_args.load_in_8bit):
+        raise UserError(
+            "use_vllm: at every step the adapter would be merged into the quantized weights, which rounds them anew: set "
+            "use_vllm: false, or load_in_4bit and load_in_8bit: false"
+        )
     if max_logp_difference is None:
         return
     if not max_logp_difference > 0:
@@ -102,7 +107,7 @@ def main() -> None:
     arguments = [*sys.argv[1:], *(check_options(options, "grpo") if checking else [])]
     (args, stage_args, model_args), recipe = parse_stage((GRPOConfig, RewardArguments, ModelConfig), arguments)
     check_save_steps(args)
-    check_logp_bound(args, stage_args.max_logp_difference)
+    check_rollouts(args, model_args, stage_args.max_logp_difference)
     if not checking:
         require_model(model_args, recipe_file(arguments))
     score_range = DEFAULT_SCORE_RANGE if checking else load_spec(Path(model_args.model_name_or_path)).score_range

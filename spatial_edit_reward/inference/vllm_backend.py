@@ -1,6 +1,6 @@
 """Completions through vLLM on this machine's GPUs, with its prefix and multimodal caches, whose hit rates are printed.
 
-Written from the interface of vllm 0.31 (`LLM`, `SamplingParams`, `LoRARequest`, `LLM.get_metrics`).
+Written for vllm 0.31 (`LLM`, `SamplingParams`, `LoRARequest`, `LLM.get_metrics`); tests run it with vLLM's CPU build.
 """
 
 from __future__ import annotations

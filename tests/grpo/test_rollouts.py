@@ -44,15 +44,19 @@ def test_the_mean_is_over_sampled_tokens_and_nan_is_no_small_difference():
         check_logp_difference(logps([[-1.0, float("nan")], [-3.0, 0.0]], [[-1.0] * 2] * 2), accelerator, bound=9.0)
 
 
-def test_a_bound_that_cannot_be_checked_is_refused():
-    from grpo.__main__ import check_logp_bound
+def test_rollouts_that_cannot_be_right_or_checked_are_refused():
+    from grpo.__main__ import check_rollouts
 
+    full = SimpleNamespace(load_in_4bit=False, load_in_8bit=False)
+    quantized = SimpleNamespace(load_in_4bit=True, load_in_8bit=False)
     on = SimpleNamespace(use_vllm=True, vllm_importance_sampling_correction=True)
-    off = SimpleNamespace(use_vllm=True, vllm_importance_sampling_correction=False)
-    check_logp_bound(on, 0.05)
-    check_logp_bound(off, None)
-    check_logp_bound(SimpleNamespace(use_vllm=False, vllm_importance_sampling_correction=False), 0.05)
+    uncorrected = SimpleNamespace(use_vllm=True, vllm_importance_sampling_correction=False)
+    check_rollouts(on, full, 0.05)
+    check_rollouts(uncorrected, full, None)
+    check_rollouts(SimpleNamespace(use_vllm=False, vllm_importance_sampling_correction=False), quantized, 0.05)
     with pytest.raises(UserError, match="vllm_importance_sampling_correction: true alone"):
-        check_logp_bound(off, 0.05)
+        check_rollouts(uncorrected, full, 0.05)
     with pytest.raises(UserError, match="is not above 0"):
-        check_logp_bound(on, 0.0)
+        check_rollouts(on, full, 0.0)
+    with pytest.raises(UserError, match="merged into the quantized weights"):
+        check_rollouts(on, quantized, None)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.accelerate.launched import free_port
 from tests.conftest import ROOT, quiet
 
 # One thread and eager kernels start in seconds; a cache of 1 GiB is plenty for the tiny model.
@@ -33,13 +34,16 @@ def vllm_python() -> Path:
 
 @pytest.fixture
 def run_with_vllm(vllm_python, tmp_path):
-    """Runs `-m MODULE ...` through `tests.vllm_cpu.run`; the finished process, and what was recorded."""
+    """Runs `-m MODULE ...` through `tests.vllm_cpu.run`; the finished process, and what all recorded."""
 
-    def run(*arguments: object, **environment: str):
-        record = tmp_path / "record.json"
-        command = [str(vllm_python), "-m", "tests.vllm_cpu.run", str(record), *map(str, arguments)]
-        env = {**quiet(), **ENVIRONMENT, **environment}
+    def run(*arguments: object, processes: int = 1, **environment: str):
+        launcher = (
+            ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
+        )
+        command = [str(vllm_python), *launcher, "-m", "tests.vllm_cpu.run", str(tmp_path), *map(str, arguments)]
+        env = {**quiet(), **ENVIRONMENT, "MASTER_PORT": str(free_port()), **environment}
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=env)
-        return done, json.loads(record.read_text()) if record.exists() else {}
+        records = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("record-*.json"))]
+        return done, {key: [item for record in records for item in record[key]] for key in records[0]}
 
     return run

@@ -1,8 +1,9 @@
 """Runs a module with vLLM's CPU build, set up as a CPU needs it; writes what vLLM saw and what the trainer scored.
 
-    .venv-vllm/bin/python -m tests.vllm_cpu.run RECORD grpo --config FILE
+    .venv-vllm/bin/python -m tests.vllm_cpu.run FOLDER grpo --config FILE
 
-RECORD is a JSON file. With STALE=1 in the environment, vLLM's weights stay what they were when it started.
+Each process writes `record-RANK.json` into FOLDER. With STALE=1 in the environment, vLLM's weights stay what they were when it
+started.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 import vllm
 from vllm.model_executor.layers import utils
 
-RECORD: dict[str, list] = {"seen": [], "scored": [], "difference": []}
+RECORD: dict[str, list] = {"seen": [], "scored": [], "difference": [], "changed": []}
 
 
 class RecordedLLM(vllm.LLM):
@@ -54,7 +55,7 @@ def record_rollouts() -> None:
         before = [weight.clone() for weight in frozen]
         result = train(self, *arguments, **options)
         pairs = zip(frozen, before, strict=True)
-        RECORD["changed"] = sum(int((weight != other).sum()) for weight, other in pairs)
+        RECORD["changed"].append(sum(int((weight != other).sum()) for weight, other in pairs))
         return result
 
     GRPOTrainer._generate_and_score_completions, GRPOTrainer.train = recorded, trained
@@ -77,9 +78,9 @@ if __name__ == "__main__":
         from trl.generation.vllm_generation import VLLMGeneration
 
         VLLMGeneration.sync_weights = lambda self: None
-    file, module = Path(sys.argv[1]), sys.argv[2]
+    folder, module = Path(sys.argv[1]), sys.argv[2]
     del sys.argv[1:3]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
-        file.write_text(json.dumps(RECORD))
+        (folder / f"record-{os.environ.get('RANK', '0')}.json").write_text(json.dumps(RECORD))

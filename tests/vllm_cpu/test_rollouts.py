@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import subprocess
 import time
 import urllib.request
@@ -10,6 +9,7 @@ from itertools import groupby
 
 import pytest
 
+from tests.accelerate.launched import free_port
 from tests.conftest import BASE, ROOT, quiet, write_recipe
 from tests.vllm_cpu.conftest import ENVIRONMENT
 
@@ -84,13 +84,15 @@ def other_pixels(tmp_path_factory, policy):
 
 
 def test_vllm_samples_from_the_prompts_and_weights_that_are_trained(run_with_vllm, tmp_path, policy):
-    done, record = run_with_vllm("grpo", "--config", recipe(tmp_path, policy))
+    file = recipe(tmp_path, policy, ddp_backend="gloo", per_device_train_batch_size=4)
+    done, record = run_with_vllm("grpo", "--config", file, processes=2)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-3000:]
     assert images(record["scored"]) == {(16, 16), (16,)} and record["seen"] == record["scored"]
-    assert len(record["difference"]) == 3 and max(record["difference"]) < 1e-5
+    assert len(record["difference"]) == 2 * 3 and max(record["difference"]) < 1e-5
+    assert "DDP, 2 processes" in done.stdout
     assert "first rollout: mean |log p sampled - log p recomputed| " in done.stdout
     # Merging an adapter for vLLM and subtracting it again leaves the weights below it as they were.
-    assert record["changed"] == 0
+    assert record["changed"] == [0, 0]
     assert (tmp_path / "grpo" / "adapter" / "adapter_model.safetensors").exists()
     finished = json.loads((tmp_path / "grpo" / "fingerprint.json").read_text())["finished"]
     assert finished is True
@@ -121,9 +123,7 @@ def test_a_prompt_that_leaves_no_room_for_the_answer_stops_the_stage(run_with_vl
 @pytest.fixture(scope="module")
 def server(vllm_python, policy, tmp_path_factory):
     """The port of a vLLM server on the policy, started as TRL starts one."""
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        port = opened.getsockname()[1]
+    port = free_port()
     command = [
         str(vllm_python),
         "-m",
