@@ -68,8 +68,9 @@ from data.rows import for_training, load_rows
 from spatial_edit_reward import Spec
 from tools.bench.rows_memory import anonymous_memory
 
+spec = Spec(pixels={"min": 256, "max": 4096, "multiple": 16}, max_new_tokens=320)
 before = anonymous_memory()
-rows = for_training(load_rows(pathlib.Path(sys.argv[1]), Spec()), Spec(), completions=True)
+rows = for_training(load_rows(pathlib.Path(sys.argv[1]), spec), spec, completions=True)
 for _ in range(30):
     assert len(rows[random.randrange(len(rows))]["images"]) == 2
 print(anonymous_memory() - before)
