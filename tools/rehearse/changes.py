@@ -17,6 +17,12 @@ Changes = dict[str, dict[str, Any]]  # name of a stage's file -> option -> value
 
 # A row of the 8B recipe has up to 1,500 tokens, and a token 151,936 logits: a batch of the recipe's size takes 50 GB here.
 PROCESSES = 2
+BENCHMARKS = {
+    "merbench": "MER-Bench",
+    "editreward-bench": "EditReward-Bench",
+    "tiger-editreward-bench": "TIGER-EditReward-Bench",
+    "mmrb2": "MMRB2",
+}
 ON_CPU = {"use_cpu": True, "per_device_train_batch_size": 1, "dataloader_num_workers": 1}
 FEW_STEPS = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "logging_steps": 1, "report_to": "none"}
 
@@ -92,14 +98,18 @@ def _with_url(entry: Any, url: str) -> Any:
 
 
 def write_copy(recipe: Path, folder: Path, changes: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes `folder`/recipes/NAME with the changes; what is no YAML file, and recipes/accelerate, are links."""
+    """Writes `folder`/recipes/NAME with the changes; what is no YAML file, recipes/accelerate and the benchmarks are links."""
     copy = folder / "recipes" / recipe.name
     copy.mkdir(parents=True, exist_ok=True)
-    for name in recipe.absolute().iterdir():
-        if name.suffix != ".yaml" and not (copy / name.name).is_symlink():
-            (copy / name.name).symlink_to(name)
+    for other in recipe.absolute().iterdir():
+        if other.suffix != ".yaml" and not (copy / other.name).is_symlink():
+            (copy / other.name).symlink_to(other)
     for file in recipe.absolute().glob("*.yaml"):
         content = {"extends": str(file), **changes.get(file.stem, {})}
         (copy / file.name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    (folder / "benchmarks").mkdir(exist_ok=True)
+    for name, public in BENCHMARKS.items():
+        if not (folder / "benchmarks" / name).is_symlink():
+            (folder / "benchmarks" / name).symlink_to(Path("..", "raw-benchmarks", public))
     if not (folder / "recipes" / "accelerate").is_symlink():
         (folder / "recipes" / "accelerate").symlink_to(recipe.absolute().parent / "accelerate")

@@ -85,7 +85,7 @@ def make_stages(recipe: Path, weights: Weights, rows: int, side: int) -> list[St
         Stage("merge", ["-m", "export", "merge", *merge]),
         Stage("eval", ["-m", "evaluation", "heldout", *evaluated], heldout_rows),
         Stage("report", ["-m", "evaluation", "report", *evaluated]),
-        Stage("benchmark shapes", shapes("benchmarks", 6)),
+        Stage("benchmark shapes", shapes("raw-benchmarks", 6)),
         Stage(
             "benchmarks",
             ["-m", "evaluation", "bench", "all", *evaluated, "--model", f"{run}/merge", "--data", "benchmarks"],
