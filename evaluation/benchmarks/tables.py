@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.cleaning.fixer import RowError
 from data.readers.parts import check_shards
+from data.readers.raw import image_folder
 from evaluation.requests import EncodedImage
 from spatial_edit_reward.errors import UserError, one_line
+from spatial_edit_reward.images import ImageError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,21 +34,32 @@ class Table:
     folder: Path | None
 
     def images(self, index: int, column: str) -> list[EncodedImage | None]:
-        """The images in an image column of row `index`, encoded; None for one that the row does not hold."""
-        value = self.stored[index].column(column)[0].as_py()
-        return [self._encoded(image) for image in (value if isinstance(value, list) else [value])]
+        """The images in an image column of row `index`, encoded; None for one that the row does not hold.
+
+        Raises ImageError for a path that leaves the local copy.
+        """
+        return [self._encoded(value) for value in self._values(index, column)]
 
     def image(self, index: int, column: str, number: int = 0) -> EncodedImage | None:
         """The image `number` of those; None where there is none."""
-        images = self.images(index, column)
-        return images[number] if number < len(images) else None
+        values = self._values(index, column)
+        return self._encoded(values[number]) if number < len(values) else None
+
+    def _values(self, index: int, column: str) -> list[Any]:
+        value = self.stored[index].column(column)[0].as_py()
+        return value if isinstance(value, list) else [value]
 
     def _encoded(self, value: Any) -> EncodedImage | None:
         if isinstance(value, dict):
             value = value.get("bytes") or value.get("path")
-        if isinstance(value, str):
-            return (self.folder or Path()) / value
-        return value if isinstance(value, bytes) else None
+        if not isinstance(value, str):
+            return value if isinstance(value, bytes) else None
+        if self.folder is None:  # where `datasets` itself has put it
+            return Path(value)
+        try:
+            return image_folder(self.folder)(value)
+        except RowError as error:
+            raise ImageError(error.kind, error.detail) from None
 
 
 def load_tables(

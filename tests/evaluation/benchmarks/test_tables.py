@@ -56,6 +56,20 @@ def test_a_copy_of_json_lines_with_missing_and_broken_images(tmp_path):
         read_samples("editreward-bench", str(tmp_path))
 
 
+@pytest.mark.parametrize("outside", ["../secret.png", "{folder}/secret.png"])
+def test_an_image_outside_of_a_copy_is_not_read(tmp_path, outside):
+    """It could be sent to an endpoint."""
+    (tmp_path / "copy").mkdir()
+    for name in ("secret.png", "copy/source.png", "copy/good.png"):
+        Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / name)
+    edits = [outside.format(folder=tmp_path), "good.png"]
+    row = {"key": ["a", "b"], "instruction": "Add a cup.", "task_type": "add", "dimension": "overall"}
+    row |= {"input_image": "source.png", "output_images": edits}
+    (tmp_path / "copy" / "rows.jsonl").write_text(json.dumps(row))
+    plan = plan_samples(read_samples("editreward-bench", str(tmp_path / "copy")), SPEC, 0)
+    assert len(plan.prompts) == 2 and "leaves" in plan.errors["0:overall a"]
+
+
 def test_json_lines_with_a_byte_order_mark_are_read(tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(codecs.BOM_UTF8 + '{"text": "a\u2028b"}\n\n{"id": 1}\n'.encode())
     assert read_json_lines(tmp_path / "rows.jsonl") == [{"text": "a\u2028b"}, {"id": 1}]
