@@ -157,7 +157,8 @@ def search_answers(wanted: Mapping[str, Sequence[Raw]], other: Source) -> tuple[
     """
     template = find_templates([other], ROWS).get((other.name, "sc"))
     stop = time.monotonic() + SECONDS
-    searched, pairs = 0, []
+    searched = 0
+    pairs: list[tuple[Raw, Raw]] = []
     for raw in tqdm(READERS[other.layout].rows(other), desc=f"answers in {other.name}", unit="row", delay=2):
         if time.monotonic() > stop:
             break
