@@ -21,7 +21,10 @@ def train_to_end(trainer: Any, output: Path) -> None:
     """
     checkpoint = on_main_process(lambda: last_checkpoint(output, trainer.args.world_size))
     trainer.data_collator = partial(collate, trainer.data_collator)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except UserError as error:  # of a worker that loads rows: torch puts its traceback in front
+        raise UserError(str(error).strip().rsplit("UserError: ", 1)[-1]) from None
     steps, planned = trainer.state.global_step, trainer.state.max_steps
     if steps < planned:
         raise UserError(
