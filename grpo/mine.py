@@ -162,6 +162,8 @@ def mine(config: MineConfig, overwrite: bool) -> None:
 
     # By default accelerate takes two processes on CPUs for two runs of one process each.
     state = PartialState(cpu=not torch.cuda.is_available())
+    if config.backend == "vllm" and state.num_processes > 1:
+        raise UserError("backend: vllm: start one process (make mine); several would all take the first GPU")
 
     def fingerprint() -> dict[str, Any]:
         return {

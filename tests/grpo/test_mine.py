@@ -147,6 +147,15 @@ def test_processes_share_the_rows(mined_run):
     assert done.stdout.count("24 candidates, 24 kept") == 1
 
 
+@pytest.mark.slow
+def test_several_processes_with_vllm_are_refused(mined_run, tmp_path):
+    run, _ = mined_run
+    recipe = write_recipe(tmp_path / "vllm.yaml", "mine", run_dir=str(run), **OPEN, backend="vllm")
+    done = run_stage("torch.distributed.run", "--nproc_per_node", 2, "-m", "grpo.mine", "--config", recipe)
+    assert done.returncode != 0 and "backend: vllm: start one process" in done.stderr
+    assert not (run / "mine").exists()
+
+
 @pytest.mark.filterwarnings("error")
 def test_the_mean_over_no_reward_is_none():
     report = make_report(np.full((2, 3), np.nan), np.array([], int))
