@@ -19,6 +19,8 @@ from spatial_edit_reward import TASKS, Task
 from spatial_edit_reward.errors import UserError
 
 PLACEHOLDER = "<image>"
+# In rows that were exported after Qwen's chat template.
+EXPORTED_PLACEHOLDER = re.compile(r"<\|vision_start\|>(<\|image_pad\|>)*<\|vision_end\|>")
 # Of ms-swift, for what stands in another key of the row.
 SWIFT_PLACEHOLDERS = ("<bbox>", "<ref-object>")
 # How PNG, JPEG, GIF and WebP begin in base64.
@@ -58,7 +60,8 @@ def conversation(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
         if placeholder in texts.get("assistant", ""):
             raise RowError("not_a_row", f"its answer holds ms-swift's {placeholder}: write out what stands for it")
     prompt = "\n\n".join(texts[role] for role in ("system", "user") if role in texts)
-    return prompt.replace(PLACEHOLDER, "").strip() or None, texts.get("assistant") or None
+    prompt = EXPORTED_PLACEHOLDER.sub("", prompt.replace(PLACEHOLDER, ""))
+    return prompt.strip() or None, texts.get("assistant") or None
 
 
 def images_of_messages(row: Mapping[str, Any]) -> list[Any]:

@@ -37,6 +37,13 @@ def test_spatialreward_as_lines_and_as_an_array(tmp_path, images):
     assert lines[0].prompt == "Judge this edit: Make the cup blue." and lines[0].regions_known
 
 
+def test_placeholders_of_rows_exported_after_the_chat_template_are_removed(tmp_path, images):
+    exported = "<|vision_start|><|image_pad|><|vision_end|>" * 2 + "Judge this edit: Make the cup blue."
+    turns = [{"role": "user", "content": exported}, {"role": "assistant", "content": json.dumps(SC)}]
+    [raw] = read("sharegpt", write_lines(tmp_path / "rows.jsonl", [row(SC, messages=turns)]), images=images)
+    assert raw.prompt == "Judge this edit: Make the cup blue."
+
+
 def test_images_beside_the_file_by_default(tmp_path):
     (raw,) = read("spatialreward", write_lines(tmp_path / "data.jsonl", [row(SC)]))
     assert raw.images == (tmp_path / "a.png", tmp_path / "b.png")
