@@ -25,8 +25,8 @@ from spatial_edit_reward.chat import completion_messages, prompt_messages
 from spatial_edit_reward.errors import one_line_errors
 from tools.rehearse.changes import find_config
 
-LAYERS, WIDTH, HEADS = 3, 64, 4
-VERDICTS = 4  # of each task
+LAYERS, WIDTH, HEADS = 3, 32, 4
+VERDICTS = 3  # of each task
 CONTEXT = 6  # tokens that the next one follows from
 BIAS = 40.0  # on a logit; a random model's own are below 1
 
