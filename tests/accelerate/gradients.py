@@ -44,7 +44,8 @@ def sft_trainer(arguments: list[str]) -> Trainer:
 def grpo_trainer(arguments: list[str]) -> Trainer:
     (args, stage_args, model_args), _ = parse_stage((GRPOConfig, RewardArguments, ModelConfig), arguments)
     rewards = load_rewards(stage_args.reward_funcs)
-    return grpo.train.make_trainer(args, model_args, rewards, Path(stage_args.data_dir))
+    data = Path(stage_args.data_dir)
+    return grpo.train.make_trainer(args, model_args, rewards, data, stage_args.max_logp_difference)
 
 
 def select_rows(batch: dict[str, Any], rows: list[int]) -> dict[str, Any]:
