@@ -55,4 +55,4 @@ def test_rows_and_rewards_are_counted(rehearsal):
 
 def test_the_plan_counts_the_tokens_that_were_trained_on(rehearsal):
     measured, planned = rehearsal[1]["plan"]["sft"]["tokens_of_a_row"]
-    assert planned == pytest.approx(measured, rel=0.15)  # eight rows beside the mean of all
+    assert planned == pytest.approx(measured, rel=0.25)  # eight rows beside the mean of all
