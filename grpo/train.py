@@ -66,7 +66,7 @@ class LoggingGRPOTrainer(GRPOTrainer):
 
 
 def make_trainer(
-    args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward], data: Path, max_logp_difference: float | None = None
+    args: GRPOConfig, model_args: ModelConfig, rewards: list[Reward], data: Path, max_logp_difference: float | None
 ) -> LoggingGRPOTrainer:
     """The trainer, ready to run: prompts, pixels and length limit from the spec beside the weights."""
     name = model_args.model_name_or_path
