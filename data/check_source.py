@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from tqdm import tqdm
 
 from data.cleaning.box_format import UNKNOWN
@@ -249,7 +249,8 @@ def check_source(recipe: DataRecipe, name: str) -> None:
         console = Console(width=160)
     failed = []
     for source in sources:
-        table = Table("assumption", "", "seen", "change in data.yaml", title=source.name, title_justify="left")
+        seen = Column("seen", overflow="fold")  # a long path goes over two lines: cut off, it names no file
+        table = Table("assumption", "", seen, "change in data.yaml", title=source.name, title_justify="left")
         try:
             lines = check_lines(source, recipe)
         except UserError as error:

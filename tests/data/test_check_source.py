@@ -96,7 +96,8 @@ def test_boxes_of_another_format_are_named_with_the_line_to_write(raw, tmp_path,
     status, tables, last = check(tmp_path, tmp_path / "raw", "spatialreward")
     assert status == 1 and last.startswith("error: ") and f"spatialreward: boxes (box_format: {box_format})" in last
     result, seen, change = tables["spatialreward"]["boxes"]
-    assert result == "FAILS" and change == f"box_format: {box_format}" and "data.jsonl, line" in seen
+    assert result == "FAILS" and change == f"box_format: {box_format}"
+    assert "data.jsonl,line" in seen.replace(" ", "")  # where a path is too long for a line, it is broken in two
     status, tables, _ = check(tmp_path, tmp_path / "raw", "spatialreward", box_format=box_format)
     assert status == 0 and tables["spatialreward"]["boxes"][0] == "ok"
 
