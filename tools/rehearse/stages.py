@@ -113,12 +113,15 @@ def trained_rows(stage: str, rows: str, processes: int) -> Callable[[Path], Outc
 
     def outcome(run: Path) -> Outcome:
         state = json.loads((run / stage / "trainer_state.json").read_text(encoding="utf-8"))
-        means: dict[str, list[float]] = {}
+        means: dict[str, list[float | None]] = {}  # null where the reward applied to no completion of a step
         for entry in state["log_history"]:
             for key, value in entry.items():
                 if key.startswith("rewards/") and key.endswith("/mean"):
                     means.setdefault(key.split("/")[1], []).append(value)
-        applied = {name: (sum(not math.isnan(value) for value in of), len(of)) for name, of in means.items()}
+        applied = {
+            name: (sum(value is not None and not math.isnan(value) for value in of), len(of))
+            for name, of in means.items()
+        }
         options = read_yaml(run.parent.parent / "recipes" / run.name / f"{stage}.yaml")
         each = options["per_device_train_batch_size"] * options["gradient_accumulation_steps"] * processes
         return Outcome(count_rows(run / rows), state["global_step"] * each, applied)
