@@ -38,6 +38,13 @@ class SpecError(UserError):
 OTHERS_WAIT = 30
 
 
+def close_progress_bars() -> None:
+    """Ends the line of every progress bar that is still shown, so that what is printed next has a line of its own."""
+    if "tqdm" in sys.modules:
+        for bar in list(sys.modules["tqdm"].tqdm._instances):
+            bar.close()
+
+
 def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
     """Makes `main` end a UserError with one line on stderr and exit status 1, and Ctrl-C with status 130.
 
@@ -56,8 +63,10 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
         except UserError as error:
             if os.environ.get("LOCAL_RANK", "0") != "0":
                 time.sleep(OTHERS_WAIT)
+            close_progress_bars()
             sys.exit(f"error: {error}")
         except KeyboardInterrupt as stop:  # a stage says in it how to go on
+            close_progress_bars()
             print(f"interrupted; {stop}" if str(stop) else "interrupted", file=sys.stderr)
             sys.exit(130)
 
