@@ -93,9 +93,8 @@ def print_table(lines: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "stage", "seconds", "GiB, one process", "GiB, all", "rows in", "rows out", "rewards applied", "warnings"
-    )
+    head = ("stage", "seconds", "of CPU", "GiB, one process", "GiB, all", "rows in", "rows out", "rewards applied")
+    table = Table(*head, "distinct warnings")
     for line in lines:
         rewards = ", ".join(f"{name} {a} of {b}" for name, (a, b) in line["rewards_applied"].items())
         table.add_row(
@@ -106,7 +105,7 @@ def print_table(lines: list[dict[str, Any]]) -> None:
             f"{line['peak_bytes_together'] / 2**30:.2f}",
             *("" if line[key] is None else f"{line[key]:,}" for key in ("rows_in", "rows_out")),
             rewards,
-            str(len(line["warnings"])),
+            str(len(set(line["warnings"]))),
         )
     console = Console(highlight=False, width=160)
     console.print(table)
