@@ -20,24 +20,26 @@ from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConf
 
 from data.rows import as_decimals, load_rows
 from pipeline.qwen import qwen_processor, qwen_tokenizer
+from pipeline.recipe import read_yaml
 from spatial_edit_reward import TASKS, Spec, load_spec
 from spatial_edit_reward.chat import completion_messages, prompt_messages
 from spatial_edit_reward.errors import one_line_errors
 from tools.rehearse.changes import find_config
 
 LAYERS, WIDTH, HEADS = 3, 32, 4
+WIDTH_4BIT = 64  # bitsandbytes shares a scale among 64 numbers of a row, and fails on a CPU where a row is shorter
 VERDICTS = 3  # of each task
 CONTEXT = 6  # tokens that the next one follows from
 BIAS = 40.0  # on a logit; a random model's own are below 1
 
 
-def shrink(config: PreTrainedConfig) -> None:
+def shrink(config: PreTrainedConfig, width: int) -> None:
     """Makes the layers of `config` few and narrow; a head of the language model keeps its size, as positions need it."""
     text, vision = config.text_config, config.vision_config
     groups = text.num_attention_heads // text.num_key_value_heads
     text.num_hidden_layers = min(text.num_hidden_layers, LAYERS)
-    text.hidden_size = vision.hidden_size = vision.out_hidden_size = WIDTH
-    text.intermediate_size = vision.intermediate_size = 3 * WIDTH
+    text.hidden_size = vision.hidden_size = vision.out_hidden_size = width
+    text.intermediate_size = vision.intermediate_size = 3 * width
     text.num_attention_heads, text.num_key_value_heads, vision.num_heads = HEADS, max(1, HEADS // groups), HEADS
     vision.depth = min(vision.depth, LAYERS)
     vision.deepstack_visual_indexes = list(range(min(vision.depth, len(vision.deepstack_visual_indexes))))
@@ -85,7 +87,7 @@ def make_base(recipe: Path, shrunk: bool, output: Path, seed: int = 0) -> None:
     """Writes the checkpoint, with Qwen's tokenizer and processor, into `output`."""
     config = AutoConfig.from_pretrained(find_config(recipe))
     if shrunk:
-        shrink(config)
+        shrink(config, WIDTH_4BIT if read_yaml(recipe / "sft.yaml").get("load_in_4bit") else WIDTH)
     data = Path("runs") / recipe.name / "data"
     spec = load_spec(data)
     pixels = {"shortest_edge": spec.pixels.min, "longest_edge": spec.pixels.max}
