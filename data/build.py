@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +63,9 @@ def in_order(context: Context, calls: Iterator[tuple[Any, ...]]) -> Generator[Pr
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        except BrokenProcessPool:
+        except (BrokenProcessPool, BrokenPipeError):  # the latter where it was killed before it had read what to do
+            for process in active_children():  # one that started just now is not ended by the pool, which waits for it
+                process.kill()
             raise UserError("one of the processes was killed, most often for memory: lower `processes`") from None
         finally:
             pool.shutdown(cancel_futures=True)
