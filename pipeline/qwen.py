@@ -14,6 +14,8 @@ from spatial_edit_reward.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
+    from spatial_edit_reward.spec import Pixels
+
 # Ids 151643 to 151668, as in the tokenizer_config.json of Qwen3: what is not special is kept where special tokens are skipped.
 SPECIAL = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>"),
@@ -73,8 +75,8 @@ def qwen_tokenizer() -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def qwen_processor(tokenizer: PreTrainedTokenizerBase, patch_size: int, pixels: dict[str, int]) -> ProcessorMixin:
-    """Qwen3-VL's processor with `tokenizer`; `pixels`: `shortest_edge` and `longest_edge`, in pixels of area.
+def qwen_processor(tokenizer: PreTrainedTokenizerBase, patch_size: int, pixels: Pixels) -> ProcessorMixin:
+    """Qwen3-VL's processor with `tokenizer`; `pixels`: the areas of an image, from `verdict.json`.
 
     The chat template is TRL's copy of Qwen's.
     """
@@ -88,7 +90,7 @@ def qwen_processor(tokenizer: PreTrainedTokenizerBase, patch_size: int, pixels: 
         "temporal_patch_size": 2,
         "image_mean": [0.5] * 3,
         "image_std": [0.5] * 3,
-        "size": pixels,
+        "size": {"shortest_edge": pixels.min, "longest_edge": pixels.max},
     }
     return Qwen3VLProcessor(
         image_processor=Qwen2VLImageProcessor(**shared),

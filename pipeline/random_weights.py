@@ -33,7 +33,7 @@ from transformers import (
 from pipeline.distributed import free_memory_and_shutdown, num_parameters
 from pipeline.model import Inputs
 from pipeline.qwen import qwen_processor, qwen_tokenizer
-from pipeline.recipe import read_yaml, recipe_layers
+from pipeline.recipe import config_folder, read_yaml
 from spatial_edit_reward import Spec
 from spatial_edit_reward.chat import prompt_messages
 from spatial_edit_reward.errors import UserError
@@ -64,8 +64,7 @@ def random_inputs(
     """
     data, sft = read_yaml(recipe.parent / "data.yaml"), recipe.parent / "sft.yaml"
     base = str(read_yaml(sft)["model_name_or_path"])
-    folders = [Path(base), *(file.parent for file, _ in recipe_layers(sft))]
-    folder = next((folder for folder in folders if (folder / "config.json").exists()), None)
+    folder = config_folder(sft, base)
     if folder is None:
         raise UserError(f"{recipe.parent}: no config.json there, and {base} is no folder: the model's shape is unknown")
     config = AutoConfig.from_pretrained(folder)
@@ -83,8 +82,7 @@ def _processor(base: str, spec: Spec, config: PreTrainedConfig) -> ProcessorMixi
     try:
         return load_processor(base, spec)
     except UserError:
-        pixels = {"shortest_edge": spec.pixels.min, "longest_edge": spec.pixels.max}
-        processor = qwen_processor(qwen_tokenizer(), config.vision_config.patch_size, pixels)
+        processor = qwen_processor(qwen_tokenizer(), config.vision_config.patch_size, spec.pixels)
         processor.tokenizer.padding_side = "left"
         return processor
 

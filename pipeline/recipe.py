@@ -64,6 +64,12 @@ def recipe_layers(file: Path) -> list[tuple[Path, dict[str, Any]]]:
         file = Path(os.path.normpath(file.parent / parent))
 
 
+def config_folder(sft: Path, base: str | None = None) -> Path | None:
+    """The folder with the base's `config.json`: `base` itself, else the recipe of `sft` or one that it extends, else None."""
+    folders = [*([Path(base)] if base else []), *(file.parent for file, _ in recipe_layers(sft))]
+    return next((folder for folder in folders if (folder / "config.json").exists()), None)
+
+
 def _mapping_in(file: Path, child: Path | None) -> dict[str, Any]:
     try:
         mapping = yaml.safe_load(file.read_text(encoding="utf-8"))

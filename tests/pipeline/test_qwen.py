@@ -83,8 +83,9 @@ def test_the_processor_writes_the_published_prompt(tokenizer):
     from PIL import Image
 
     from pipeline.qwen import qwen_processor
+    from spatial_edit_reward.spec import Pixels
 
-    processor = qwen_processor(tokenizer, 16, {"shortest_edge": 4096, "longest_edge": 262144})
+    processor = qwen_processor(tokenizer, 16, Pixels(min=4096, max=262144, multiple=32))
     content = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "Judge."}]
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     image = "<|vision_start|><|image_pad|><|vision_end|>"

@@ -64,7 +64,7 @@ The second is for artifacts.
 Write them as a list: score = [naturalness, artifacts]
 """
 
-EDITSCORE_SC = """You are an experienced retoucher and grade the work of image editing programs by fixed rules. All images are
+EDITSCORE_FORM = """You are an experienced retoucher and grade the work of image editing programs by fixed rules. All images are
 made by programs.
 
 IMPORTANT: the answer has this form, with short reasoning:
@@ -74,7 +74,11 @@ IMPORTANT: the answer has this form, with short reasoning:
 }
 
 RULES:
+"""
 
+EDITSCORE_SC = (
+    EDITSCORE_FORM
+    + """
 There are two images, an original and its edited version. Grade how successfully the instruction was carried out in the second.
 They can look identical where the edit failed.
 
@@ -85,18 +89,11 @@ The answer's score = [score1, score2], success first.
 
 Editing instruction: {instruction}
 """
+)
 
-EDITSCORE_PQ = """You are an experienced retoucher and grade the work of image editing programs by fixed rules. All images are
-made by programs.
-
-IMPORTANT: the answer has this form, with short reasoning:
-{
-"reasoning" : "...",
-"score" : [...]
-}
-
-RULES:
-
+EDITSCORE_PQ = (
+    EDITSCORE_FORM
+    + """
 There is one image, made by a program. Grade how well it was made.
 
 From scale 0 to 25:
@@ -104,3 +101,4 @@ The first score grades naturalness, 0 for a scene that cannot be and 25 for one 
 The second score grades artifacts, 0 for an image full of them and 25 for one without any.
 The answer's score = [naturalness, artifacts]
 """
+)

@@ -12,10 +12,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConf
 from trl import ModelConfig, get_peft_config
 
 from pipeline.model import NOT_QUANTIZED
-from pipeline.recipe import recipe_layers
+from pipeline.recipe import config_folder
 from spatial_edit_reward.errors import UserError, one_line
-
-CONFIG = "config.json"
 
 
 def find_config(sft: Path, base: str) -> Path:
@@ -23,10 +21,10 @@ def find_config(sft: Path, base: str) -> Path:
 
     Raises UserError where there is none.
     """
-    for folder in (Path(base), *(file.parent for file, _ in recipe_layers(sft))):
-        if (folder / CONFIG).exists():
-            return folder / CONFIG
-    raise UserError(f"{sft.parent / CONFIG} is not there: keep the base's config.json in the recipe")
+    folder = config_folder(sft, base)
+    if folder is None:
+        raise UserError(f"{sft.parent / 'config.json'} is not there: keep the base's config.json in the recipe")
+    return folder / "config.json"
 
 
 def load_model_config(file: Path) -> PreTrainedConfig:

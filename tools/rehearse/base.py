@@ -90,8 +90,7 @@ def make_base(recipe: Path, shrunk: bool, output: Path, seed: int = 0) -> None:
         shrink(config, WIDTH_4BIT if read_yaml(recipe / "sft.yaml").get("load_in_4bit") else WIDTH)
     data = Path("runs") / recipe.name / "data"
     spec = load_spec(data)
-    pixels = {"shortest_edge": spec.pixels.min, "longest_edge": spec.pixels.max}
-    processor = qwen_processor(qwen_tokenizer(), config.vision_config.patch_size, pixels)
+    processor = qwen_processor(qwen_tokenizer(), config.vision_config.patch_size, spec.pixels)
     stored = config.dtype or config.get_text_config().dtype or torch.float32
     torch.manual_seed(seed)
     with PartialState(cpu=not torch.cuda.is_available()).device:

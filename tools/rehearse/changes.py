@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-from pipeline.recipe import read_yaml, recipe_layers
+from pipeline.recipe import config_folder, read_yaml
 from spatial_edit_reward.errors import UserError
 
 Weights = Literal["shrunk", "random-full"]
@@ -39,11 +39,12 @@ def stage_files(recipe: Path) -> list[str]:
 
 def find_config(recipe: Path) -> Path:
     """The folder with the `config.json` of the recipe, or of one that its sft.yaml extends. Raises UserError without one."""
-    folders = [file.parent for file, _ in recipe_layers(recipe / "sft.yaml")]
-    for folder in folders:
-        if (folder / "config.json").exists():
-            return folder
-    raise UserError(f"{recipe}: no config.json there, so the shape of its model is unknown; `tiny` is run by make demo")
+    folder = config_folder(recipe / "sft.yaml")
+    if folder is None:
+        raise UserError(
+            f"{recipe}: no config.json there, so the shape of its model is unknown; `tiny` is run by make demo"
+        )
+    return folder
 
 
 def engine_of(recipe: Path, stage: str, weights: Weights) -> tuple[str, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from pipeline.recipe import read_yaml
+from pipeline.recipe import kind_of, read_yaml
 from tools.rehearse.changes import Weights, engine_of, stage_files
 
 REPO = "rehearsal/model"
@@ -55,25 +55,14 @@ def make_stages(recipe: Path, weights: Weights, rows: int, side: int) -> list[St
         Stage("base", ["-m", "tools.rehearse.base", folder, "--weights", weights, "--output_dir", base]),
         Stage("plan", ["-m", "tools.plan", folder]),
     ]
+    rows_of = {"sft": "data/train.parquet", "grpo": "mine/rl.parquet"}
     for file in files:
-        if file.startswith("sft"):
-            stages.append(
-                Stage(
-                    file,
-                    launched(file, "sft"),
-                    trained_rows(file, "data/train.parquet", engine_of(recipe, file, weights)[1]),
-                )
-            )
+        kind = kind_of(Path(file))
+        if kind in rows_of:
+            outcome = trained_rows(file, rows_of[kind], engine_of(recipe, file, weights)[1])
+            stages.append(Stage(file, launched(file, kind), outcome))
         elif file == "mine":
             stages.append(Stage(file, launched(file, "grpo.mine"), mined_rows))
-        elif file.startswith("grpo"):
-            stages.append(
-                Stage(
-                    file,
-                    launched(file, "grpo"),
-                    trained_rows(file, "mine/rl.parquet", engine_of(recipe, file, weights)[1]),
-                )
-            )
     trained = "--adapter" if read_yaml(recipe / "grpo.yaml").get("use_peft") else "--checkpoint"
     result = f"{run}/grpo/{'adapter' if trained == '--adapter' else 'weights'}"
     merge = ["--base", f"{run}/sft/merged", trained, result, "--output_dir", f"{run}/merge"]

@@ -76,7 +76,7 @@ def tiny_config(tokenizer: Qwen2TokenizerFast) -> Qwen3VLConfig:
 
 def tiny_processor(tokenizer: Qwen2TokenizerFast) -> Qwen3VLProcessor:
     """Qwen3-VL's processor with the tiny patch size and the spec's pixel limits."""
-    return qwen_processor(tokenizer, PATCH, {"shortest_edge": SPEC.pixels.min, "longest_edge": SPEC.pixels.max})
+    return qwen_processor(tokenizer, PATCH, SPEC.pixels)
 
 
 def tiny_model(tokenizer: Qwen2TokenizerFast) -> Qwen3VLForConditionalGeneration:
